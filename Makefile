@@ -1,0 +1,36 @@
+# Two commands do all on a fresh machine with Python 3.11+, git and Node 20: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check bench lint types unit clean
+
+demo: $(READY)  ## the main job, on the built-in offline model
+	$(BIN)/selfloop demo
+
+test: $(READY) lint types  ## everything
+	$(BIN)/pytest -n 2 --dist loadfile
+
+check: $(READY) lint types unit  ## the quick part: lint, types, unit tests
+
+bench: $(READY)  ## ratios against baselines of the same run; exits 1 where a target is missed
+	cd tests && ../$(BIN)/python -m benchmarks
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/pyrefly check
+
+unit: $(READY)
+	$(BIN)/pytest -m unit -n 2 --dist loadfile
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache dist

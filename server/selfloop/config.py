@@ -1,0 +1,162 @@
+"""Settings that carry authority, and the folders where things lie. All of it is the user's; a repository has no say.
+
+Precedence: the editor's machine-scope settings (`initializationOptions.settings`), the environment, the user's own
+`.env` in the config folder, the model selected last, `settings.toml` in the config folder. A workspace's `.env` is never read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve, field, frozen
+
+from selfloop.errors import InvalidInput
+
+OPENROUTER_URL = "https://openrouter.ai/api/v1"
+
+
+@frozen
+class Folders:
+    """Where Selfloop keeps what is not the workspace's. `SELFLOOP_HOME` puts all three below one folder."""
+
+    data: Path
+    """Rules, the trust list, the owner secret, generations. Must outlive everything."""
+    cache: Path
+    """Shadow repositories and worktrees; may be cleared at any time."""
+    config: Path
+    """`settings.toml` and `.env`: the user's settings."""
+
+    @staticmethod
+    def of_user() -> Folders:
+        """Return this user's folders, by the platform's rules. Nothing is created."""
+        home = os.environ.get("SELFLOOP_HOME")
+        if home:
+            root = Path(home).expanduser().absolute()
+            return Folders(root / "data", root / "cache", root / "config")
+        from platformdirs import PlatformDirs
+
+        dirs = PlatformDirs("selfloop", appauthor=False)
+        return Folders(Path(dirs.user_data_dir), Path(dirs.user_cache_dir), Path(dirs.user_config_dir))
+
+    def workspace_cache(self, workspace: Path) -> Path:
+        """Return the cache folder of a workspace, keyed by its real path."""
+        return self.cache / "workspaces" / workspace_key(workspace)
+
+
+def workspace_key(workspace: Path) -> str:
+    """Return a short stable name for a workspace: the start of the sha256 of its real path."""
+    return hashlib.sha256(os.fsencode(os.path.realpath(workspace))).hexdigest()[:16]
+
+
+@frozen
+class Settings:
+    """What the user has set."""
+
+    model: str | None = None
+    """litellm's name, or any name at all where `base_url` is set."""
+    base_url: str | None = None
+    """An OpenAI-compatible endpoint; None: what litellm knows for the model's provider."""
+    api_key: str | None = field(default=None, repr=False)
+    """From the environment or the user's `.env`, for the origin of `base_url`."""
+    context_tokens: int | None = None
+    """The model's context; None: what is known of the model, else 32,768."""
+    max_output_tokens: int | None = None
+    """The most that one answer may have; None: what the model allows, at most 16,384."""
+    text_protocol: bool | None = None
+    """True: tools by text; False: native calls; None: native, and by text once the provider refuses tools."""
+    turn_total_tokens: int | None = 2_000_000
+    """Budget of one turn, sub-agents included; None: no limit."""
+    turn_cost_usd: float | None = None
+    turn_iterations: int = 200
+    """Model calls of one turn."""
+    retention_days: int = 90
+    """Sessions untouched for longer are pruned, open gates excepted."""
+    toolchains: tuple[str, ...] = ()
+    """More folders that the jail shows read-only, such as a language's installation."""
+    isolation: str = "auto"
+    """`auto`: the jail where there is one; `changes`: never the jail (commands wait at a gate)."""
+
+
+def load_settings(folders: Folders, editor: dict[str, Any] | None = None) -> Settings:
+    """Read the settings, lowest precedence first.
+
+    Args:
+        folders: the user's folders.
+        editor: `initializationOptions.settings`, in camelCase; keys are never read from it.
+
+    Raises:
+        InvalidInput: the settings file cannot be read; the message names the file and the line.
+    """
+    values: dict[str, Any] = {}
+    file = folders.config / "settings.toml"
+    if file.is_file():
+        try:
+            values.update(tomllib.loads(file.read_text(encoding="utf-8")))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InvalidInput(f"{file} is not valid TOML ({error}), so no setting was read; mend the file.") from error
+    values.update(_model_choice(folders))
+    environment = _user_environment(folders)
+    if environment.get("INFERENCE_BASE_URL"):
+        values["base_url"] = environment["INFERENCE_BASE_URL"]
+    if environment.get("MODEL_NAME"):
+        values["model"] = environment["MODEL_NAME"]
+    for name, value in (editor or {}).items():
+        snake = "".join("_" + letter.lower() if letter.isupper() else letter for letter in name)
+        if snake != "api_key" and value not in (None, ""):
+            values[snake] = value
+    known = {attribute.name for attribute in Settings.__attrs_attrs__}
+    settings = Settings(**{name: _typed(name, value) for name, value in values.items() if name in known - {"api_key"}})
+    key = environment.get("OPENROUTER_API_KEY")
+    if key and settings.base_url is None and not _own_provider(settings.model):
+        settings = evolve(settings, base_url=OPENROUTER_URL)
+    return evolve(settings, api_key=key or None)
+
+
+def save_model_choice(folders: Folders, model: str, base_url: str | None) -> None:
+    """Remember the model that the user selected; the environment and the editor's settings still come first."""
+    folders.data.mkdir(parents=True, exist_ok=True)
+    file = folders.data / "model.json"
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"model": model, "base_url": base_url}), encoding="utf-8")
+    temporary.replace(file)
+
+
+def _model_choice(folders: Folders) -> dict[str, Any]:
+    try:
+        chosen = json.loads((folders.data / "model.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {name: value for name, value in chosen.items() if value} if isinstance(chosen, dict) else {}
+
+
+def _typed(name: str, value: Any) -> Any:
+    integers = {"context_tokens", "max_output_tokens", "turn_total_tokens", "turn_iterations", "retention_days"}
+    if name in integers and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise InvalidInput(f"The setting {name} must be a whole number above 0, not {value!r}; no setting was read.")
+    if name == "toolchains":
+        return tuple(str(item) for item in value) if isinstance(value, list | tuple) else ()
+    return value
+
+
+def _user_environment(folders: Folders) -> dict[str, str]:
+    """Return the process's environment, over the user's own `.env` in the config folder."""
+    file = folders.config / ".env"
+    if not file.is_file():
+        return dict(os.environ)
+    from dotenv import dotenv_values
+
+    own = {name: value for name, value in dotenv_values(file, interpolate=False).items() if value is not None}
+    return {**own, **os.environ}
+
+
+def _own_provider(model: str | None) -> bool:
+    """Tell whether the model's name carries a provider of its own, whose key litellm finds by itself."""
+    return bool(model) and "/" in str(model) and str(model).split("/", 1)[0] in {
+        "anthropic", "azure", "bedrock", "gemini", "groq", "mistral", "ollama", "ollama_chat", "openai", "vertex_ai",
+        "xai", "deepseek", "cohere", "together_ai", "fireworks_ai",
+    }  # fmt: skip

@@ -1,0 +1,111 @@
+"""Code actions: decide a pending hunk, and hand a selection, a diagnostic or a file to the agent.
+
+Nothing that approves is ever preferred, a quick fix or a source action: editors run those on save or with one key.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lsprotocol import types
+
+from selfloop.lsp.convert import path_of_uri
+from selfloop.lsp.inbox import SOURCE, Pending, decide, decide_all, pending_in, show
+from selfloop.lsp.server import SelfloopServer
+
+GATE = "selfloop.gate"
+ASK = "selfloop.ask"
+KINDS = [GATE, ASK]
+
+INTENTS = {
+    "explain": "Explain the selected code: what it does, why it is so, and what to watch out for. Change nothing.",
+    "fix": "Fix the problem that the attached diagnostics report, with the smallest change that is right.",
+    "improve": "Improve the selected code without changing what it does, and say what is better now.",
+    "test": "Write a test for the selected code in the project's own style, and run it.",
+    "about": "Give a short account of this file: its purpose, its main parts, and how the rest uses it. Change nothing.",
+}
+
+
+async def code_action(ls: SelfloopServer, params: types.CodeActionParams) -> list[types.CodeAction]:
+    """Return what can be done at a place; `codeAction/resolve` fills in the command."""
+    uri = params.text_document.uri
+    hunks = await gate_file_hunks(ls, uri) or [
+        item for item in await pending_in(ls, uri) if _touches(item.range(), params.range)
+    ]
+    actions = [action for item in hunks for action in _gate_actions(item)]
+    gates = {item.gate.gate_id: item.gate for item in hunks}
+    for gate in gates.values():
+        for option, title in (("approve", "Approve all pending hunks"), ("reject", "Reject all pending hunks")):
+            actions.append(_action(f"{title} · {gate.title}", GATE, decide_all(gate, option, title)))
+    only = params.context.only
+    if path_of_uri(uri) is not None:
+        actions += _ask_actions(ls, params)
+    return [action for action in actions if not only or any(_within(str(action.kind), str(kind)) for kind in only)]
+
+
+def resolve(ls: SelfloopServer, params: types.CodeAction) -> types.CodeAction:
+    """Fill in the command that was kept in the action's data."""
+    data: Any = params.data
+    if params.command is None and isinstance(data, dict) and "command" in data:
+        params.command = types.Command(
+            title=params.title, command=str(data["command"]), arguments=list(data.get("arguments", []))
+        )
+    return params
+
+
+def _gate_actions(item: Pending) -> list[types.CodeAction]:
+    place = f"{item.file.path}:{item.hunk.start + 1}"
+    return [
+        _action(f"Approve this hunk ({place})", GATE, decide(item, "approve")),
+        _action(f"Reject this hunk ({place})", GATE, decide(item, "reject")),
+        _action("Show the whole diff", GATE, show(item)),
+    ]
+
+
+async def gate_file_hunks(ls: SelfloopServer, uri: str) -> list[Pending]:
+    """Return the pending hunks of the gate whose diff file (`.evo/gates/<id>.diff`) a document is."""
+    path = path_of_uri(uri)
+    if path is None or path.suffix != ".diff" or path.parent.name != "gates" or path.parent.parent.name != ".evo":
+        return []
+    from selfloop.lsp.inbox import pending
+
+    return [item for item in await pending(ls.hub, ls) if item.gate.gate_id == path.stem]
+
+
+def _ask_actions(ls: SelfloopServer, params: types.CodeActionParams) -> list[types.CodeAction]:
+    foreign = [item for item in params.context.diagnostics if item.source != SOURCE]
+    selected = params.range.start != params.range.end
+    offers = []
+    if foreign:
+        offers.append(("fix", "Fix with Selfloop"))
+    if selected or foreign:
+        offers.append(("explain", "Explain with Selfloop"))
+    if selected:
+        offers += [("improve", "Improve with Selfloop"), ("test", "Write a test with Selfloop")]
+    offers.append(("about", "Ask Selfloop about this file"))
+    converter = ls.protocol._converter
+    base: dict[str, Any] = {"uri": params.text_document.uri, "range": converter.unstructure(params.range)}
+    if foreign:
+        base["diagnostics"] = [converter.unstructure(item) for item in foreign]
+    return [
+        _action(title, ASK, types.Command(title=title, command="selfloop.ask", arguments=[{**base, "intent": intent}]))
+        for intent, title in offers
+    ]
+
+
+def _action(title: str, kind: str, command: types.Command) -> types.CodeAction:
+    # The command travels in the data too, for clients that resolve before they run.
+    return types.CodeAction(
+        title=title,
+        kind=types.CodeActionKind(kind) if kind in {item.value for item in types.CodeActionKind} else kind,
+        command=command,
+        data={"command": command.command, "arguments": command.arguments},
+    )
+
+
+def _touches(hunk: types.Range, place: types.Range) -> bool:
+    return hunk.start.line <= place.end.line and place.start.line <= max(hunk.end.line, hunk.start.line)
+
+
+def _within(kind: str, wanted: str) -> bool:
+    return kind == wanted or kind.startswith(wanted + ".")

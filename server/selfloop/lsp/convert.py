@@ -1,0 +1,72 @@
+"""Between what LSP says and what the agent knows: URIs and paths, UTF-16 positions, snapshots and edits. No state."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote, unquote, urlsplit
+
+from selfloop.updates import Position, Range
+
+
+def path_of_uri(uri: str) -> Path | None:
+    """Return the local path of a `file:` URI; None for every other scheme or host."""
+    parts = urlsplit(uri)
+    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
+        return None
+    path = unquote(parts.path)
+    if os.name == "nt" and path.startswith("/"):
+        path = path[1:]
+    return Path(path) if path else None
+
+
+def uri_of_path(path: Path | str) -> str:
+    """Return the `file:` URI of an absolute path, encoded as VS Code does it."""
+    text = os.fspath(path).replace("\\", "/") if os.name == "nt" else os.fspath(path)
+    return "file://" + ("" if text.startswith("/") else "/") + quote(text, safe="/-._~")
+
+
+def origin_of(url: str) -> str | None:
+    """Return scheme, host and port of an http(s) URL in one spelling; None when it has none."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return None
+    default = {"http": 80, "https": 443}[parts.scheme]
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, default) else "")
+
+
+def relative(root: Path, path: Path) -> str | None:
+    """Return a path below a root as POSIX text, without resolving links; None when it is not below it."""
+    try:
+        inside = PurePosixPath(path.relative_to(root).as_posix())
+    except ValueError:
+        return None
+    return None if inside.parts == () or ".." in inside.parts else inside.as_posix()
+
+
+def utf16_length(text: str) -> int:
+    """Return the number of UTF-16 code units of a text."""
+    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def line_range(lines: Sequence[str], start: int, end: int) -> Range:
+    """Return the LSP range of whole lines [start, end) of a text split at line feeds, ends kept.
+
+    The end of a file without a final line feed is the end of its last line, since there is no line after it.
+    """
+    return Range(start=_line_start(lines, start), end=_line_start(lines, end))
+
+
+def _line_start(lines: Sequence[str], line: int) -> Position:
+    if line < len(lines) or not lines:
+        return Position(line=line, character=0)
+    last = lines[-1]
+    if last.endswith("\n"):
+        return Position(line=len(lines), character=0)
+    return Position(line=len(lines) - 1, character=utf16_length(last))

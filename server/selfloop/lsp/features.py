@@ -1,0 +1,168 @@
+"""Every feature of the server, registered in one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from lsprotocol import types
+
+from selfloop.errors import InvalidInput, SelfloopError
+from selfloop.lsp import chat, code_actions, gates, inbox, system
+from selfloop.lsp.convert import uri_of_path
+from selfloop.lsp.hub import Hub
+from selfloop.lsp.protocol import COMMANDS, ContextItem, SessionPromptParams, Wire, decode
+from selfloop.lsp.server import RpcError, SelfloopServer, describe
+
+HANDLERS = {**chat.HANDLERS, **gates.HANDLERS, **system.HANDLERS}
+
+GATE_SHOW = "selfloop.gate.show"
+ASK = "selfloop.ask"
+
+
+def create_server(hub: Hub, window: int) -> SelfloopServer:
+    """Return the server of one window with every feature registered."""
+    server = SelfloopServer(hub, window)
+    for method, handler in HANDLERS.items():
+        server.feature(method)(_bound(server, handler))
+    for command, method in COMMANDS.items():
+        server.command(command)(_command(server, method))
+    server.command(GATE_SHOW)(_shown(server, _show_gate))
+    server.command(ASK)(_shown(server, _ask))
+    server.feature(types.INITIALIZE)(_initialize)
+    server.feature(types.INITIALIZED)(_initialized)
+    server.feature(types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS)(_folders_changed)
+    server.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)(_configuration_changed)
+    server.feature(types.TEXT_DOCUMENT_DID_SAVE)(_saved)
+    server.feature(types.TEXT_DOCUMENT_CODE_LENS, types.CodeLensOptions())(inbox.code_lens)
+    server.feature(
+        types.TEXT_DOCUMENT_CODE_ACTION,
+        types.CodeActionOptions(code_action_kinds=code_actions.KINDS, resolve_provider=True),  # pyrefly: ignore[bad-argument-type]
+    )(code_actions.code_action)
+    server.feature(types.CODE_ACTION_RESOLVE)(code_actions.resolve)
+    return server
+
+
+def _bound(server: SelfloopServer, handler: Any) -> Any:
+    """Return the handler with its server: pygls would inspect each signature to find that out."""
+
+    def bound(params: Wire) -> Any:
+        return handler(server, params)
+
+    return bound
+
+
+def _command(server: SelfloopServer, method: str) -> Any:
+    """Return a command that does what the method does, on its one object argument."""
+
+    async def run(arguments: dict[str, Any]) -> Any:
+        outcome = server.call(method, decode(method, arguments))
+        result = outcome if isinstance(outcome, Wire) else await outcome
+        return msgspec.to_builtins(result)
+
+    return _shown_by_name(server, method, run)
+
+
+def _shown(server: SelfloopServer, work: Any) -> Any:
+    async def run(arguments: dict[str, Any]) -> Any:
+        return await work(server, arguments)
+
+    return _shown_by_name(server, work.__name__.strip("_"), run)
+
+
+def _shown_by_name(server: SelfloopServer, name: str, run: Any) -> Any:
+    """Make a command of `run`; its failure is also shown, since some clients swallow a command's error."""
+
+    async def command(*arguments: Any) -> Any:
+        try:
+            if len(arguments) > 1 or (arguments and not isinstance(arguments[0], dict | None)):
+                raise InvalidInput(f"The command {name} takes one object as its argument; nothing was done.")
+            return await run((arguments[0] if arguments else None) or {})
+        except (SelfloopError, msgspec.ValidationError) as error:
+            code, message, _ = describe(error, name)
+            server.window_show_message(types.ShowMessageParams(type=types.MessageType.Error, message=message))
+            raise RpcError(error if isinstance(error, SelfloopError) else InvalidInput(message)) from error
+
+    return command
+
+
+async def _show_gate(ls: SelfloopServer, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Write the gate's diff to its file and have the editor open it."""
+    gate_id = str(arguments.get("gateId", ""))
+    workspace = ls.hub.gate(gate_id)
+    path = await workspace.write_gate_diff(gate_id, ls.window)
+    uri = uri_of_path(path)
+    capability = ls.client_capabilities.window
+    if capability and capability.show_document and capability.show_document.support:
+        await ls.window_show_document_async(types.ShowDocumentParams(uri=uri, take_focus=True))
+    return {"uri": uri}
+
+
+async def _ask(ls: SelfloopServer, arguments: dict[str, Any]) -> Any:
+    """Prompt about a place: in the window's last session, or in a new one."""
+    try:
+        item = msgspec.convert(
+            {key: arguments[key] for key in ("uri", "range", "text", "diagnostics") if key in arguments}, ContextItem
+        )
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"The command selfloop.ask is wrong ({error}); nothing was asked.") from error
+    text = arguments.get("prompt") or code_actions.INTENTS.get(str(arguments.get("intent")))
+    if not isinstance(text, str):
+        raise InvalidInput("The command selfloop.ask needs an intent or a prompt; nothing was asked.")
+    session_id = arguments.get("sessionId") or ls.hub.last_session(ls.window)
+    if session_id is None:
+        session_id = ls.hub.workspace_of(ls).create_session(None)
+    params = SessionPromptParams(session_id=session_id, text=text, context=[item])
+    ack = ls.call("selfloop/session/prompt", params)
+    assert isinstance(ack, Wire)  # noqa: S101 - the prompt's handler is synchronous
+    return {"sessionId": session_id, **msgspec.to_builtins(ack)}
+
+
+# Plain LSP
+
+
+def _initialize(ls: SelfloopServer, params: types.InitializeParams) -> None:
+    options = params.initialization_options
+    options = options if isinstance(options, dict) else {}
+    trusted = options.get("trusted")
+    ls.stated_trust = trusted if isinstance(trusted, bool) else None
+    settings = options.get("settings")
+    ls.settings = settings if isinstance(settings, dict) else {}
+    ls.shows_gate_diagnostics = ls.settings.get("gateDiagnostics") is not False
+
+
+def _initialized(ls: SelfloopServer, params: types.InitializedParams) -> None:
+    ls.ready = True
+    for folder in ls.workspace.folders.values():
+        _open(ls, folder.uri)
+
+
+def _open(ls: SelfloopServer, uri: str) -> None:
+    """Open a folder; what is wrong with it is said, and the server serves on."""
+    try:
+        workspace = ls.hub.open_workspace(uri, ls.settings)
+    except SelfloopError as error:
+        ls.window_show_message(types.ShowMessageParams(type=types.MessageType.Warning, message=error.message))
+        return
+    if ls.trusted:
+        workspace.activate()
+    ls.hub.on_faces_changed(workspace)
+
+
+def _folders_changed(ls: SelfloopServer, params: types.DidChangeWorkspaceFoldersParams) -> None:
+    for folder in params.event.added:
+        _open(ls, folder.uri)
+
+
+def _configuration_changed(ls: SelfloopServer, params: types.DidChangeConfigurationParams) -> None:
+    settings = params.settings
+    own = settings.get("selfloop") if isinstance(settings, dict) else None
+    if isinstance(own, dict) and isinstance(own.get("trusted"), bool):
+        ls.stated_trust = own["trusted"]
+        if ls.trusted:
+            for folder in ls.workspace.folders.values():
+                ls.hub.open_workspace(folder.uri, ls.settings).activate()
+
+
+def _saved(ls: SelfloopServer, params: types.DidSaveTextDocumentParams) -> None:
+    ls.hub.on_faces_changed(None)

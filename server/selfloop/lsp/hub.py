@@ -1,0 +1,299 @@
+"""What the windows of one worker share: the pipe, the workspaces, and who is told what.
+
+    supervisor ══ pipe ══ Hub ─┬─ SelfloopServer (window 1, 2, …)      one for each client
+                               └─ Workspace (folder)                    one for each folder, built by `session.py`
+
+The control channel (window 0) starts and stops the worker. A worker that is being primed is passive: workspaces are opened
+only after `control/start`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from attrs import evolve
+
+from selfloop.config import Folders, Settings, load_settings, save_model_choice
+from selfloop.errors import InvalidInput, RequestFailed, SelfloopError, Unknown
+from selfloop.gates.review import ApplyOutcome, BufferEdit, Editor
+from selfloop.lsp.convert import origin_of, path_of_uri
+from selfloop.lsp.pipe import Frame, Pipe
+from selfloop.lsp.protocol import UPDATE
+from selfloop.lsp.server import SelfloopServer
+from selfloop.session import Workspace
+from selfloop.storage.rules import Rules
+from selfloop.storage.trust import TrustList
+from selfloop.updates import UpdateEnvelope, encoder
+
+logger = logging.getLogger(__name__)
+
+_UPDATE_HEAD = b'{"jsonrpc":"2.0","method":"' + UPDATE.encode() + b'","params":'
+
+
+class Folder(msgspec.Struct):
+    """A folder as `control/start` names it."""
+
+    uri: str
+    path: str
+    owned: bool
+    """False: another server serves it."""
+
+
+class _Start(msgspec.Struct):
+    epoch: int | str
+    folders: list[Folder] = []
+
+
+class _Control(msgspec.Struct):
+    method: str
+    id: int | str | None = None
+    params: dict[str, Any] = {}
+
+
+_control = msgspec.json.Decoder(_Control)
+
+
+class NoEditor:
+    """Stands for the windows while there is none: nothing is open."""
+
+    def open_text(self, path: str) -> None:
+        """Nothing is open."""
+
+    async def apply(self, edits: Sequence[BufferEdit], *, label: str, prefer: int | None) -> ApplyOutcome:
+        """Refuse: there is no editor."""
+        return ApplyOutcome(False, "no editor is open")
+
+
+class Hub:
+    """Everything that outlives a single window."""
+
+    def __init__(self, read_fd: int, write_fd: int, create_server: Callable[[Hub, int], SelfloopServer]) -> None:
+        self.folders = Folders.of_user()
+        self.windows: dict[int, SelfloopServer] = {}
+        self.workspaces: dict[Path, Workspace] = {}
+        """By real path, in the order in which they were opened."""
+        self.rules = Rules(self.folders.data)
+        self.restarting: str | None = None
+        """The id of the restart that is under way."""
+        self.on_faces_changed: Callable[[Workspace | None], None] = lambda workspace: None
+        """Given by the inbox: gates (of a workspace) or documents (None) have changed, so its faces may have."""
+        self.editor_of: Callable[[Workspace], Editor] = lambda workspace: NoEditor()
+        """Given by the features: the windows as the gates see them."""
+        self.stopping = asyncio.Event()
+        self._create_server = create_server
+        self._foreign: set[Path] = set()
+        self._keys: dict[str, str] = {}
+        self._settings: Settings | None = None
+        self._last_session: dict[int, str] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._trust = TrustList(self.folders.data)
+        self.pipe = Pipe(read_fd, write_fd, self._frame)
+
+    # Messages
+
+    def send(self, window: int, body: bytes) -> None:
+        """Send a message to one window."""
+        self.pipe.send(window, body)
+
+    def publish(self, envelope: UpdateEnvelope) -> None:
+        """Send an update to every window."""
+        body = _UPDATE_HEAD + encoder.encode(envelope) + b"}"
+        for window in self.windows:
+            self.pipe.send(window, body)
+
+    def publish_to(self, window: int, envelope: UpdateEnvelope) -> None:
+        """Send an update to one window."""
+        self.pipe.send(window, _UPDATE_HEAD + encoder.encode(envelope) + b"}")
+
+    def tell_supervisor(self, method: str, params: dict[str, Any]) -> None:
+        """Send a notification over the control channel."""
+        self.pipe.send(0, encoder.encode({"jsonrpc": "2.0", "method": method, "params": params}))
+
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Run something in the background; it is cancelled when the worker ends, and its failure is logged."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("%s failed", task.get_name(), exc_info=error)
+
+    def _frame(self, frame: Frame) -> None:
+        if frame.window == 0:
+            self._control(_control.decode(frame.body))
+        elif (server := self.windows.get(frame.window)) is not None:
+            server.protocol.receive(frame)
+
+    def _control(self, message: _Control) -> None:
+        params = message.params
+        match message.method:
+            case "control/start":
+                start = msgspec.convert(params, _Start)
+                self._foreign = {Path(folder.path).resolve() for folder in start.folders if not folder.owned}
+                self.tell_supervisor("control/ready", {})
+            case "control/windowOpened":
+                window = int(params["window"])
+                self.windows[window] = self._create_server(self, window)
+            case "control/windowClosed":
+                self.windows.pop(int(params["window"]), None)
+                self._last_session.pop(int(params["window"]), None)
+            case "control/resend":
+                workspace, _ = self.session(params["sessionId"])
+                for envelope in workspace.updates(params["sessionId"]).since(int(params["after"])):
+                    self.publish_to(int(params["window"]), envelope)
+            case "control/outcomes":
+                keys = params["keys"]
+                done = {key for workspace in self.workspaces.values() for key in workspace.store.outcomes(keys)}
+                self._answer(message, {"done": sorted(done)})
+            case "control/ping":
+                self._answer(message, {})
+            case "control/stop":
+                self.stopping.set()
+
+    def _answer(self, request: _Control, result: dict[str, Any]) -> None:
+        self.pipe.send(0, encoder.encode({"jsonrpc": "2.0", "id": request.id, "result": result}))
+
+    # Workspaces
+
+    def open_workspace(self, uri: str, settings: dict[str, Any]) -> Workspace:
+        """Return the workspace of a folder, opening it if need be.
+
+        Raises:
+            SelfloopError: it cannot be served; the sentence says why.
+        """
+        path = path_of_uri(uri)
+        if path is None:
+            raise RequestFailed(f"{uri} is no local folder, so nothing was opened; open a folder on this machine.")
+        real = path.resolve()
+        if real not in self.workspaces:
+            if real in self._foreign:
+                raise RequestFailed(
+                    f"{path} is already served by another window's server, so it was not opened here; "
+                    "use that window, or close it first."
+                )
+            if self._settings is None:
+                self._settings = load_settings(self.folders, settings)
+            self.workspaces[real] = Workspace(path, uri=uri, host=self, settings=self._settings)
+        return self.workspaces[real]
+
+    def workspace_of(self, server: SelfloopServer, folder: str | None = None) -> Workspace:
+        """Return the workspace that a request of a window is about: the named folder, else the window's first."""
+        uris = [folder] if folder else [item.uri for item in server.workspace.folders.values()]
+        if not uris:
+            raise RequestFailed("No folder is open in this window, so nothing was done; open a folder first.")
+        return self.open_workspace(uris[0], {})
+
+    def session(self, session_id: str) -> tuple[Workspace, str]:
+        """Find the workspace that has a session.
+
+        Raises:
+            Unknown: no workspace has it.
+        """
+        for workspace in self.workspaces.values():
+            if workspace.has_session(session_id):
+                return workspace, session_id
+        raise Unknown("Session", session_id)
+
+    def gate(self, gate_id: str) -> Workspace:
+        """Find the workspace that has a gate.
+
+        Raises:
+            Unknown: no workspace has it.
+        """
+        for workspace in self.workspaces.values():
+            if workspace.has_gate(gate_id):
+                return workspace
+        raise Unknown("Gate", gate_id)
+
+    def is_trusted(self, window: int) -> bool:
+        """Tell whether the user's trust list covers every folder of a window."""
+        folders = self.windows[window].workspace.folders
+        paths = [path_of_uri(folder.uri) for folder in folders.values()]
+        return bool(paths) and all(path is not None and self._trust.is_trusted(path) for path in paths)
+
+    def document_changed(self, server: SelfloopServer, uri: str) -> None:
+        """A window opened, edited or closed a document."""
+        self.on_faces_changed(None)
+
+    def gates_changed(self, workspace: Workspace) -> None:
+        """Gates of a workspace were opened, decided or moved."""
+        self.on_faces_changed(workspace)
+
+    def editor(self, workspace: Workspace) -> Editor:
+        """Return the windows as the gates see them."""
+        return self.editor_of(workspace)
+
+    # Models and keys
+
+    def key(self, origin: str) -> str | None:
+        """Return the key given for an origin."""
+        return self._keys.get(origin)
+
+    def set_key(self, origin: str, key: str) -> None:
+        """Hold a key for exactly one origin (scheme, host, port); an empty key forgets it."""
+        place = origin_of(origin)
+        if place is None:
+            raise InvalidInput(
+                "The origin of a key must look like https://host or http://host:port, so no key was stored; send it again."
+            )
+        if key:
+            self._keys[place] = key
+        else:
+            self._keys.pop(place, None)
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return the keys that are known, so that they are redacted wherever they turn up."""
+        own = self._settings.api_key if self._settings is not None else None
+        return (*self._keys.values(), *((own,) if own else ()))
+
+    def select_model(self, model: str, base_url: str | None) -> None:
+        """Use a model in every folder from the next call on, and remember it for the user."""
+        settings = self._settings or load_settings(self.folders)
+        chosen = evolve(settings, model=model, base_url=base_url or settings.base_url)
+        save_model_choice(self.folders, model, base_url)
+        self._settings = chosen
+        for workspace in self.workspaces.values():
+            workspace.use_model(chosen)
+
+    # Which session, and restarts
+
+    def remember_session(self, window: int, session_id: str) -> None:
+        """Note the session that a window has last prompted."""
+        self._last_session[window] = session_id
+
+    def last_session(self, window: int) -> str | None:
+        """Return the session that a window has last prompted, if it still is there."""
+        session_id = self._last_session.get(window)
+        known = session_id and any(workspace.has_session(session_id) for workspace in self.workspaces.values())
+        return session_id if known else None
+
+    def restart(self, restart_id: str, *, when_idle: bool) -> None:
+        """Ask the supervisor for a new worker, now or once no turn runs."""
+        self.restarting = restart_id
+        self.spawn(self._restart(restart_id, when_idle), "restart")
+
+    async def _restart(self, restart_id: str, when_idle: bool) -> None:
+        while when_idle and any(workspace.any_running() for workspace in self.workspaces.values()):
+            await asyncio.sleep(0.05)
+        self.tell_supervisor("control/restart", {"restartId": restart_id})
+
+    async def close(self) -> None:
+        """End what runs, then write out what was sent."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for workspace in self.workspaces.values():
+            try:
+                await workspace.close()
+            except SelfloopError as error:
+                logger.error("closing %s: %s", workspace.path, error.message)
+        await self.pipe.drain()

@@ -1,0 +1,133 @@
+"""What concerns the whole server: status, models, remembered rules, restart."""
+
+from __future__ import annotations
+
+import uuid
+
+import selfloop
+from selfloop.errors import InvalidInput, RequestFailed, Unknown
+from selfloop.lsp.protocol import (
+    Empty,
+    ModelInfo,
+    ModelListResult,
+    ModelSelectParams,
+    ModelSetKeyParams,
+    ModelTestResult,
+    RestartParams,
+    RestartResult,
+    RuleInfo,
+    RuleListResult,
+    RuleRemoveParams,
+    StatusResult,
+)
+from selfloop.lsp.server import SelfloopServer
+from selfloop.messages import Usage
+from selfloop.updates import UsageInfo
+
+
+async def status(ls: SelfloopServer, params: Empty) -> StatusResult:
+    """Say what serves, on which model, how well fenced, and what waits."""
+    workspaces = list(ls.hub.workspaces.values())
+    first = workspaces[0] if workspaces else None
+    isolation = await first.isolation() if first is not None and ls.trusted else None
+    spend = sum((workspace.store.spend() for workspace in workspaces), Usage())
+    return StatusResult(
+        version=selfloop.__version__,
+        generation=0,
+        model=first.model.name if first is not None else None,
+        isolation=isolation.level if isolation else "none",
+        isolation_detail=isolation.detail if isolation else "Nothing runs before the workspace is trusted.",
+        sessions=sum(len(workspace.sessions.list()) for workspace in workspaces),
+        runs=0,
+        gates_pending=sum(len(workspace.gates.list("open")) for workspace in workspaces),
+        spend=usage_info(spend),
+        trusted=ls.trusted,
+        folders=[workspace.root_uri for workspace in workspaces],
+    )
+
+
+def usage_info(usage: Usage) -> UsageInfo:
+    """Return usage as it goes over the wire."""
+    return UsageInfo(
+        input_tokens=usage.input_tokens,
+        cached_tokens=usage.cached_tokens,
+        output_tokens=usage.output_tokens,
+        cost_usd=usage.cost_usd,
+    )
+
+
+async def list_models(ls: SelfloopServer, params: Empty) -> ModelListResult:
+    """List the models that the endpoint offers, and the one in use."""
+    client = ls.hub.workspace_of(ls).model
+    rows = await client.list_models()
+    return ModelListResult(
+        models=[
+            ModelInfo(id=row.id, origin=row.origin, tools=row.tools, context_tokens=row.context_tokens) for row in rows
+        ],
+        current=client.name,
+    )
+
+
+def select_model(ls: SelfloopServer, params: ModelSelectParams) -> Empty:
+    """Use another model from the next call on, in every folder; remembered for this user."""
+    if not params.model.strip():
+        raise InvalidInput("The model's name is empty, so the model was not changed; selfloop/model/list shows names.")
+    ls.hub.select_model(params.model.strip(), params.base_url)
+    return Empty()
+
+
+async def test_model(ls: SelfloopServer, params: Empty) -> ModelTestResult:
+    """Make one tiny call and say how it went."""
+    ok, message, latency_ms = await ls.hub.workspace_of(ls).model.test()
+    return ModelTestResult(ok=ok, message=message, latency_ms=latency_ms)
+
+
+def set_key(ls: SelfloopServer, params: ModelSetKeyParams) -> Empty:
+    """Hold a key in memory for one origin; it is written nowhere."""
+    ls.hub.set_key(params.origin, params.key)
+    return Empty()
+
+
+def list_rules(ls: SelfloopServer, params: Empty) -> RuleListResult:
+    """List the commands that the user always allows."""
+    return RuleListResult(
+        rules=[
+            RuleInfo(
+                rule_id=rule.id,
+                rule=rule.text,
+                origin=rule.origin,
+                example=rule.example,
+                uses=rule.uses,
+                created_at=rule.created_at,
+            )
+            for rule in ls.hub.rules.list()
+        ]
+    )
+
+
+def remove_rule(ls: SelfloopServer, params: RuleRemoveParams) -> Empty:
+    """Forget a rule: its command asks again."""
+    if not ls.hub.rules.remove(params.rule_id):
+        raise Unknown("Rule", params.rule_id)
+    return Empty()
+
+
+def restart(ls: SelfloopServer, params: RestartParams) -> RestartResult:
+    """Have the supervisor start a new worker, at once or when no turn runs. The editor notices nothing."""
+    if ls.hub.restarting is not None:
+        raise RequestFailed(f"A restart ({ls.hub.restarting}) is already under way, so no second one was begun.")
+    restart_id = uuid.uuid4().hex[:12]
+    ls.hub.restart(restart_id, when_idle=params.when == "idle")
+    return RestartResult(restart_id=restart_id)
+
+
+HANDLERS = {
+    "selfloop/status": status,
+    "selfloop/model/list": list_models,
+    "selfloop/model/select": select_model,
+    "selfloop/model/test": test_model,
+    "selfloop/model/setKey": set_key,
+    "selfloop/rule/list": list_rules,
+    "selfloop/rule/remove": remove_rule,
+    "selfloop/restart": restart,
+}

@@ -1,0 +1,36 @@
+"""The worker's main program: what `supervisor/worker_boot.py` calls once standard output is out of everybody's reach.
+
+It ends when the supervisor says so, or when the pipe closes: then the supervisor is gone, and nobody may work on unseen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import sys
+
+from selfloop.lsp.features import create_server
+from selfloop.lsp.hub import Hub
+
+
+def main(read_fd: int, write_fd: int) -> None:
+    """Serve the supervisor on two descriptors until it is done with us."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    # pygls reports each protocol error with its traceback; what matters reaches the client as an answer.
+    logging.getLogger("pygls").setLevel(logging.ERROR)
+    asyncio.run(_serve(read_fd, write_fd))
+
+
+async def _serve(read_fd: int, write_fd: int) -> None:
+    hub = Hub(read_fd, write_fd, create_server)
+    # What was loaded at the start stays for good: the collector need not walk it again with every turn.
+    gc.freeze()
+    stopping = asyncio.create_task(hub.stopping.wait())
+    closed = asyncio.create_task(hub.pipe.closed.wait())
+    await asyncio.wait({stopping, closed}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (stopping, closed):
+        task.cancel()
+    await hub.close()

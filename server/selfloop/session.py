@@ -1,0 +1,284 @@
+"""One workspace and everything that serves it: the composition root.
+
+    Workspace ─┬─ Store, Sessions, Memory, Rules      storage/
+               ├─ Pool of worktrees, Isolation        sandbox/, made when first needed
+               ├─ ModelClient                         model/
+               ├─ Gates                               gates/
+               └─ Conversation, for each session      agent/
+
+It knows no LSP: updates go to a `Host`, which the editor's room (or a headless runner) is. What was cut off by a crash is
+taken up by `activate`, once the workspace is trusted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from selfloop.agent.conversation import Conversation, Parts
+from selfloop.agent.prompts import Prompts
+from selfloop.changes import FileChange, unified_diff
+from selfloop.config import Folders, Settings
+from selfloop.errors import RequestFailed, SelfloopError
+from selfloop.gates.gate import GateRecord
+from selfloop.gates.review import Editor, Gates
+from selfloop.model.client import ModelClient
+from selfloop.sandbox.isolation import Isolation, probe
+from selfloop.sandbox.shadow import Shadow
+from selfloop.sandbox.worktree import Pool
+from selfloop.storage.journal import UpdateJournal
+from selfloop.storage.memory import Memory
+from selfloop.storage.rules import Rules
+from selfloop.storage.secrets import redact
+from selfloop.storage.sessions import Sessions
+from selfloop.storage.store import Store
+from selfloop.storage.trajectories import Trajectory
+from selfloop.updates import Gate, GateInfo, Notice, Update, UpdateEnvelope
+
+logger = logging.getLogger(__name__)
+
+
+class Host(Protocol):
+    """What a workspace is given from above."""
+
+    folders: Folders
+    rules: Rules
+
+    def publish(self, envelope: UpdateEnvelope) -> None:
+        """Send an update to whoever listens."""
+
+    def gates_changed(self, workspace: Workspace) -> None:
+        """Gates were opened, decided or moved."""
+
+    def editor(self, workspace: Workspace) -> Editor:
+        """Return the user's open editors."""
+
+    def key(self, origin: str) -> str | None:
+        """Return the key that the user gave for an origin."""
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return every secret value that is known, so that it is redacted wherever it turns up."""
+
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Run something in the background, and cancel it when everything ends."""
+
+
+class Workspace:
+    """A folder that is served. Opening it makes `.evo/`; nothing of git, commands or models runs before `activate`."""
+
+    def __init__(self, path: Path, *, uri: str, host: Host, settings: Settings) -> None:
+        if not path.is_dir():
+            raise RequestFailed(f"{path} is no folder, so nothing was opened; open an existing folder.")
+        self.path = path
+        self.root_uri = uri.rstrip("/")
+        self.settings = settings
+        self.store = Store.open(path, host.folders)
+        self.sessions = Sessions(self.store)
+        self.memory = Memory(self.store)
+        self.gates = Gates(
+            self.store, path, rules=host.rules, publish=self._gate_published, on_decided=self._gate_decided
+        )
+        self.model = ModelClient(settings, keys=host.key)
+        self._host = host
+        self._prompts = Prompts.load()
+        self._journals: dict[str | None, UpdateJournal] = {}
+        self._conversations: dict[str, Conversation] = {}
+        self._isolation: asyncio.Task[Isolation] | None = None
+        self._pool: asyncio.Task[Pool] | None = None
+        self._active = False
+        for sentence in self.store.notices:
+            self.notice("warning", sentence)
+
+    # Life
+
+    def activate(self) -> None:
+        """Take up what a crash cut off, and warm what the first prompt will need. The workspace must be trusted."""
+        if not self._active:
+            self._active = True
+            self._host.spawn(self._recover(), "recovery")
+
+    async def _recover(self) -> None:
+        for sentence in await self.gates.recover(self._host.editor(self)):
+            self.notice("warning", sentence)
+        for record in self.sessions.list():
+            if self._unfinished(record.id):
+                self.conversation(record.id).resume()
+        keep = {record.session_id for record in self.gates.list("open") if record.session_id}
+        await asyncio.to_thread(self.store.prune, self.settings.retention_days, keep=keep)
+        await self.isolation()
+        try:
+            await self.pool()
+        except SelfloopError as error:
+            self.notice("warning", error.message)
+        self.model.preload()
+
+    def _unfinished(self, session_id: str) -> bool:
+        return bool(self.sessions.state(session_id).get("running"))
+
+    async def close(self) -> None:
+        """Stop every turn where it can be taken up again, and close the files."""
+        for conversation in self._conversations.values():
+            await conversation.close()
+        for task in (self._pool, self._isolation):
+            if task is not None and not task.done():
+                task.cancel()
+        if self._pool is not None and self._pool.done() and not self._pool.cancelled() and not self._pool.exception():
+            await self._pool.result().close()
+        for journal in self._journals.values():
+            journal.close()
+        self.store.close()
+
+    # Parts
+
+    async def isolation(self) -> Isolation:
+        """Return what the canary found, once for the life of the worker."""
+        if self._isolation is None:
+            self._isolation = self._host.spawn(probe(self.settings), "isolation")
+        return await asyncio.shield(self._isolation)
+
+    async def pool(self) -> Pool:
+        """Return the pool of worktrees, made when first needed; a failure is tried again the next time."""
+        if self._pool is None or (self._pool.done() and (self._pool.cancelled() or self._pool.exception())):
+            self._pool = asyncio.ensure_future(self._open_pool())
+        return await asyncio.shield(self._pool)
+
+    async def _open_pool(self) -> Pool:
+        cache = self._host.folders.workspace_cache(self.path)
+        shadow = await Shadow.open(self.path, cache)
+        for sentence in shadow.notices:
+            self.notice("info", sentence)
+        pool = Pool(shadow, cache)
+        self._host.spawn(pool.refill(), "pool")
+        return pool
+
+    def conversation(self, session_id: str) -> Conversation:
+        """Return a session's conversation, opened from its trajectory when it is not open yet."""
+        if session_id not in self._conversations:
+            record = self.sessions.get(session_id)
+            folder = self.store.root / "sessions" / session_id
+            trajectory = Trajectory.open(folder / "traj.jsonl")
+            if trajectory.repaired:
+                self.notice("warning", trajectory.repaired, session_id)
+            self._conversations[session_id] = Conversation(
+                Parts(
+                    workspace=self.path,
+                    session=record,
+                    sessions=self.sessions,
+                    trajectory=trajectory,
+                    model=self.model,
+                    prompts=self._prompts,
+                    pool=self.pool,
+                    gates=self.gates,
+                    memory=self.memory,
+                    settings=self.settings,
+                    isolation=self.isolation,
+                    emit=lambda update: self.emit(update, session_id),
+                    redact=self.redact,
+                    outputs=self.store.root / "outputs" / session_id,
+                    uri=self.uri,
+                )
+            )
+        return self._conversations[session_id]
+
+    # Sessions
+
+    def has_session(self, session_id: str) -> bool:
+        """Tell whether the session is this workspace's."""
+        return session_id in self._conversations or any(record.id == session_id for record in self.sessions.list())
+
+    def has_gate(self, gate_id: str) -> bool:
+        """Tell whether the gate is this workspace's."""
+        return any(record.gate_id == gate_id for record in self.gates.list())
+
+    def create_session(self, key: str | None) -> str:
+        """Make a session and return its id."""
+        return self.sessions.create(key=key).id
+
+    def rename_session(self, session_id: str, title: str, key: str | None) -> None:
+        """Give a session another title."""
+        self.sessions.rename(session_id, title, key=key)
+
+    async def delete_session(self, session_id: str, key: str | None) -> None:
+        """End a session and remove what it has left."""
+        self.sessions.get(session_id)
+        conversation = self.conversation(session_id)
+        await conversation.cancel()
+        await conversation.close()
+        del self._conversations[session_id]
+        if (journal := self._journals.pop(session_id, None)) is not None:
+            journal.close()
+        self.gates.cancel_session(session_id)
+        self.sessions.delete(session_id, key=key)
+
+    def is_running(self, session_id: str) -> bool:
+        """Tell whether a turn of the session runs."""
+        conversation = self._conversations.get(session_id)
+        return conversation is not None and conversation.running
+
+    def any_running(self) -> bool:
+        """Tell whether a turn of any session runs."""
+        return any(conversation.running for conversation in self._conversations.values())
+
+    def use_model(self, settings: Settings) -> None:
+        """Use other settings of the model from the next call on."""
+        self.settings = settings
+        self.model = ModelClient(settings, keys=self._host.key)
+        for conversation in self._conversations.values():
+            conversation.parts.model = self.model
+
+    # Updates
+
+    def updates(self, session_id: str | None) -> UpdateJournal:
+        """Return the journal of a session's updates, or of the workspace's own."""
+        if session_id not in self._journals:
+            if session_id is not None:
+                self.sessions.get(session_id)
+            folder = self.store.root if session_id is None else self.store.root / "sessions" / session_id
+            self._journals[session_id] = UpdateJournal.open(folder / "updates.jsonl")
+        return self._journals[session_id]
+
+    def emit(self, update: Update, session_id: str | None = None) -> None:
+        """Number an update, write it down, and send it."""
+        self._host.publish(self.updates(session_id).append(update, session_id=session_id))
+
+    def notice(self, severity: Any, text: str, session_id: str | None = None) -> None:
+        """Tell the user one sentence."""
+        self.emit(Notice(severity=severity, text=self.redact(text)), session_id)
+
+    # Gates
+
+    def _gate_published(self, record: GateRecord) -> None:
+        self.emit(Gate(gate=self.gate_info(record)), record.session_id)
+        self._host.gates_changed(self)
+
+    def _gate_decided(self, decision: Any) -> None:
+        if self.has_session(decision.session_id):
+            self.conversation(decision.session_id).decided(decision)
+
+    def gate_info(self, record: GateRecord) -> GateInfo:
+        """Return a gate as clients see it."""
+        return record.info(self.uri)
+
+    async def write_gate_diff(self, gate_id: str) -> Path:
+        """Write a gate's whole diff to `.evo/gates/<id>.diff` and return the path."""
+        return await self.gates.write_diff(gate_id, self._host.editor(self))
+
+    # Naming and cleaning
+
+    def uri(self, path: str) -> str:
+        """Return the URI of a path relative to the workspace."""
+        return f"{self.root_uri}/{quote(path, safe='/-._~')}"
+
+    def redact(self, text: str) -> str:
+        """Return the text without secrets."""
+        return redact(text, self._host.secrets())
+
+    def diff(self, change: FileChange) -> str:
+        """Return a file's change as a unified diff without secrets."""
+        return self.redact(unified_diff(change))
+
+

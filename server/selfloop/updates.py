@@ -1,0 +1,218 @@
+"""What `selfloop/update` can tell: one tagged structure for each type, as it is journaled and as it goes over the wire.
+
+They stand this low in the house because the agent reports with them, the journal stores them and the editor reads them:
+one shape, no translation. Names are camelCase on the wire; a field equal to its default is left out.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+
+class Wire(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True, kw_only=True):
+    """Base of everything that travels: camelCase, defaults left out, unknown fields ignored."""
+
+
+class Position(Wire):
+    """Zero-based line and UTF-16 code unit, as LSP has them."""
+
+    line: int
+    character: int
+
+
+class Range(Wire):
+    """Half open, as LSP has it."""
+
+    start: Position
+    end: Position
+
+
+class Location(Wire):
+    """A place that a tool call is about."""
+
+    uri: str
+    line: int | None = None
+
+
+class UsageInfo(Wire):
+    """What was used, in tokens and money."""
+
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    cost_usd: float | None = None
+
+
+class FileStat(Wire):
+    """A file of a running turn's changes."""
+
+    uri: str
+    added: int
+    removed: int
+
+
+class PlanEntry(Wire):
+    """One step of the agent's plan."""
+
+    text: str
+    status: Literal["pending", "in_progress", "completed"]
+
+
+class GateOption(Wire):
+    """One way to answer a gate."""
+
+    option_id: str
+    name: str
+    kind: Literal["allow_once", "allow_always", "reject_once", "reject_always"]
+    rule: str | None = None
+    """For `allow_always`: the exact rule that will be stored."""
+
+
+class GateInfo(Wire):
+    """A gate as clients see it. `subject` has a `type` of changes, command, action, level or evolution."""
+
+    gate_id: str
+    state: Literal["open", "resolved", "stale", "expired", "cancelled"]
+    subject: dict[str, Any]
+    title: str
+    risk: Literal["low", "medium", "high"]
+    options: list[GateOption]
+    digest: str
+    created_at: str
+    default: Literal["reject"]
+    description: str | None = None
+    run_id: str | None = None
+    session_id: str | None = None
+    resolved_by: str | None = None
+    """The `optionId` that decided it, or `mixed` where hunks were decided differently."""
+    comment: str | None = None
+
+
+class MessageUpdate(Wire, tag_field="type", tag="message"):
+    """A whole message."""
+
+    message_id: str
+    role: Literal["user", "assistant"]
+    text: str
+    status: Literal["interrupted"] | None = None
+
+
+class MessageChunk(Wire, tag_field="type", tag="messageChunk"):
+    """A piece of a message that is being written."""
+
+    message_id: str
+    text: str
+
+
+class Thought(Wire, tag_field="type", tag="thought"):
+    """A piece of the model's reasoning, where the provider shows it."""
+
+    text: str
+    message_id: str | None = None
+
+
+class ToolCallUpdate(Wire, tag_field="type", tag="toolCall"):
+    """A tool call's state: an upsert by `tool_call_id`."""
+
+    tool_call_id: str
+    title: str
+    kind: Literal["read", "edit", "delete", "search", "execute", "agent", "memory", "other"]
+    status: Literal["pending", "running", "completed", "failed"]
+    locations: list[Location]
+    input: str | None = None
+    output: str | None = None
+
+
+class Plan(Wire, tag_field="type", tag="plan"):
+    """The agent's plan, whole each time."""
+
+    entries: list[PlanEntry]
+
+
+StopReason = Literal["end_turn", "max_tokens", "budget", "stuck", "cancelled", "error"]
+
+
+class State(Wire, tag_field="type", tag="state"):
+    """Whether a turn runs. `stop_reason` comes with `idle`."""
+
+    state: Literal["running", "idle"]
+    stop_reason: StopReason | None = None
+    usage: UsageInfo | None = None
+    turn_id: str | None = None
+
+
+class Changes(Wire, tag_field="type", tag="changes"):
+    """The files that the running turn has changed so far."""
+
+    files: list[FileStat]
+
+
+class Task(Wire, tag_field="type", tag="task"):
+    """A new task began; results go to `output_dir`."""
+
+    number: int
+    output_dir: str
+
+
+class Gate(Wire, tag_field="type", tag="gate"):
+    """A gate was opened or has changed."""
+
+    gate: GateInfo
+
+
+class UsageUpdate(Wire, tag_field="type", tag="usage"):
+    """The session's use so far, and how full the model's context is."""
+
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    context_tokens: int
+    context_limit: int
+    cost_usd: float | None = None
+
+
+class Generation(Wire, tag_field="type", tag="generation"):
+    """The generation that serves, or a restart's progress."""
+
+    number: int
+    state: str
+    restart_id: str | None = None
+
+
+class Notice(Wire, tag_field="type", tag="notice"):
+    """One plain sentence for the user."""
+
+    severity: Literal["info", "warning", "error"]
+    text: str
+
+
+Update = (
+    MessageUpdate
+    | MessageChunk
+    | Thought
+    | ToolCallUpdate
+    | Plan
+    | State
+    | Changes
+    | Task
+    | Gate
+    | UsageUpdate
+    | Generation
+    | Notice
+)
+
+
+class UpdateEnvelope(Wire):
+    """The params of `selfloop/update`. `seq` rises by one in its stream: the session's, else the workspace's."""
+
+    seq: int
+    at: str
+    update: Update
+    session_id: str | None = None
+    run_id: str | None = None
+
+
+encoder = msgspec.json.Encoder()
+envelope_decoder = msgspec.json.Decoder(UpdateEnvelope)
