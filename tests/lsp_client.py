@@ -1,7 +1,7 @@
 """An LSP client for tests: the real server as a child on stdio, raw JSON both ways, an editor's buffers and manners.
 
-It knows no code of Selfloop: what it sends and expects is what the protocol says. Buffers are kept in UTF-16, as editors
-count. A request of the server that nobody claims fails the test when the client is closed.
+It knows no code of Selfloop: what it sends and expects is what the protocol says. Buffers are kept in UTF-16, as
+editors count. A request of the server that nobody claims fails the test when the client is closed.
 """
 
 from __future__ import annotations
@@ -124,11 +124,11 @@ class LspClient:
             try:
                 await asyncio.wait_for(self.request("shutdown", None), 10)
                 self.notify("exit", None)
-            except (RpcError, ConnectionError, asyncio.TimeoutError):
+            except (TimeoutError, RpcError, ConnectionError):
                 pass
         try:
             await asyncio.wait_for(self.process.wait(), 10)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             self.kill()
             await self.process.wait()
         await self._stop_reading()
@@ -254,7 +254,7 @@ class LspClient:
                 raise AssertionError(f"waited {timeout} s in vain; the last updates were {self.updates[-8:]}")
             try:
                 await asyncio.wait_for(self._changed.wait(), min(left, 0.5))
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 continue
         return value
 

@@ -58,7 +58,9 @@ def imports(file: Path, *, top_only: bool = False) -> set[str]:
                     if (PACKAGE / module.replace(".", "/") / f"{alias.name}.py").exists()
                 }
         elif isinstance(node, ast.Import):
-            names |= {alias.name.removeprefix("selfloop.") for alias in node.names if alias.name.startswith("selfloop.")}
+            names |= {
+                alias.name.removeprefix("selfloop.") for alias in node.names if alias.name.startswith("selfloop.")
+            }
     return names
 
 
@@ -90,6 +92,8 @@ def test_every_room_imports_only_what_stands_below_it() -> None:
             there = level(other)
             if other == own or (there is not None and there < here) or (own == "__main__" and other == "cli"):
                 continue
+            if other == "supervisor":
+                continue  # The next but one test says what of it.
             broken.append(f"{module} imports {name}")
     assert not broken
 
@@ -124,11 +128,11 @@ def test_the_supervisor_imports_only_the_standard_library() -> None:
                 assert name.split(".")[0] in sys.stdlib_module_names | {"selfloop"}, f"{module} imports {name}"
 
 
-def test_of_the_supervisor_others_import_only_the_contract() -> None:
+def test_of_the_supervisor_others_import_only_the_contract_and_the_text_of_documents() -> None:
     for module, file in modules():
         if room(module) != "supervisor":
             taken = {name for name in imports(file) if room(name) == "supervisor"}
-            assert taken <= {"supervisor", "supervisor.contract"}, module
+            assert taken <= {"supervisor", "supervisor.contract", "supervisor.documents"}, module
 
 
 def test_the_terminal_is_a_client() -> None:
@@ -159,9 +163,9 @@ def test_lsp_is_spoken_only_in_its_room() -> None:
 def test_models_are_called_only_in_their_room() -> None:
     for module, file in modules():
         if room(module) != "model":
-            assert "litellm" not in file.read_text(encoding="utf-8").replace("litellm's", "").split("import litellm")[1:], (
-                module
-            )
+            assert (
+                "litellm" not in file.read_text(encoding="utf-8").replace("litellm's", "").split("import litellm")[1:]
+            ), module
 
 
 def test_commands_run_only_in_the_sandbox_and_the_supervisor_starts_its_worker() -> None:
@@ -170,7 +174,7 @@ def test_commands_run_only_in_the_sandbox_and_the_supervisor_starts_its_worker()
         if room(module) in {"sandbox", "supervisor", "cli"}:
             continue
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Attribute):
+            if isinstance(node, ast.Attribute) and ast.unparse(node) != "platform.system":
                 assert node.attr not in starters, f"{module}:{node.lineno}"
 
 

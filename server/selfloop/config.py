@@ -1,7 +1,8 @@
 """Settings that carry authority, and the folders where things lie. All of it is the user's; a repository has no say.
 
 Precedence: the editor's machine-scope settings (`initializationOptions.settings`), the environment, the user's own
-`.env` in the config folder, the model selected last, `settings.toml` in the config folder. A workspace's `.env` is never read.
+`.env` in the config folder, the model selected last, `settings.toml` in the config folder. A workspace's `.env` is
+never read.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field, fields_dict, frozen
 
 from selfloop.errors import InvalidInput
 
@@ -109,7 +110,7 @@ def load_settings(folders: Folders, editor: dict[str, Any] | None = None) -> Set
         snake = "".join("_" + letter.lower() if letter.isupper() else letter for letter in name)
         if snake != "api_key" and value not in (None, ""):
             values[snake] = value
-    known = {attribute.name for attribute in Settings.__attrs_attrs__}
+    known = set(fields_dict(Settings))
     settings = Settings(**{name: _typed(name, value) for name, value in values.items() if name in known - {"api_key"}})
     key = environment.get("OPENROUTER_API_KEY")
     if key and settings.base_url is None and not _own_provider(settings.model):

@@ -6,8 +6,8 @@
                ├─ Gates                               gates/
                └─ Conversation, for each session      agent/
 
-It knows no LSP: updates go to a `Host`, which the editor's room (or a headless runner) is. What was cut off by a crash is
-taken up by `activate`, once the workspace is trusted.
+It knows no LSP: updates go to a `Host`, which the editor's room (or a headless runner) is. What was cut off by a
+crash is taken up by `activate`, once the workspace is trusted.
 """
 
 from __future__ import annotations
@@ -19,25 +19,27 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
+from selfloop.agent.context import EditorSnapshot
 from selfloop.agent.conversation import Conversation, Parts
 from selfloop.agent.prompts import Prompts
+from selfloop.agent.repomap import RepositoryMap
 from selfloop.changes import FileChange, unified_diff
 from selfloop.config import Folders, Settings
 from selfloop.errors import RequestFailed, SelfloopError
 from selfloop.gates.gate import GateRecord
-from selfloop.gates.review import Editor, Gates
+from selfloop.gates.gates import Gates
+from selfloop.gates.review import Editor
 from selfloop.model.client import ModelClient
 from selfloop.sandbox.isolation import Isolation, probe
+from selfloop.sandbox.pool import Pool
 from selfloop.sandbox.shadow import Shadow
-from selfloop.sandbox.worktree import Pool
 from selfloop.storage.journal import UpdateJournal
 from selfloop.storage.memory import Memory
 from selfloop.storage.rules import Rules
 from selfloop.storage.secrets import redact
 from selfloop.storage.sessions import Sessions
 from selfloop.storage.store import Store
-from selfloop.storage.trajectories import Trajectory
-from selfloop.updates import Gate, GateInfo, Notice, Update, UpdateEnvelope
+from selfloop.updates import Gate, GateInfo, MessageChunk, Notice, Update, UpdateEnvelope
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,9 @@ class Host(Protocol):
 
     def editor(self, workspace: Workspace) -> Editor:
         """Return the user's open editors."""
+
+    def snapshot(self, workspace: Workspace) -> EditorSnapshot:
+        """Return what all windows together show of a workspace."""
 
     def key(self, origin: str) -> str | None:
         """Return the key that the user gave for an origin."""
@@ -80,16 +85,22 @@ class Workspace:
         self.sessions = Sessions(self.store)
         self.memory = Memory(self.store)
         self.gates = Gates(
-            self.store, path, rules=host.rules, publish=self._gate_published, on_decided=self._gate_decided
+            self.store,
+            path,
+            rules=host.rules,
+            publish=self._gate_published,
+            on_decided=self._gate_decided,
+            redact=self.redact,
         )
         self.model = ModelClient(settings, keys=host.key)
         self._host = host
         self._prompts = Prompts.load()
+        self._map = RepositoryMap()
         self._journals: dict[str | None, UpdateJournal] = {}
         self._conversations: dict[str, Conversation] = {}
         self._isolation: asyncio.Task[Isolation] | None = None
         self._pool: asyncio.Task[Pool] | None = None
-        self._active = False
+        self._mended: asyncio.Task[None] | None = None
         for sentence in self.store.notices:
             self.notice("warning", sentence)
 
@@ -97,18 +108,29 @@ class Workspace:
 
     def activate(self) -> None:
         """Take up what a crash cut off, and warm what the first prompt will need. The workspace must be trusted."""
-        if not self._active:
-            self._active = True
-            self._host.spawn(self._recover(), "recovery")
+        if self._mended is None:
+            self._mended = self._host.spawn(self._mend(), "recovery")
+            self._host.spawn(self._prepare(self._mended), "preparation")
 
-    async def _recover(self) -> None:
+    async def mended(self) -> None:
+        """Wait until what a crash cut off is taken up: approvals applied to their end, prompts known again."""
+        if self._mended is not None:
+            await asyncio.shield(self._mended)
+
+    async def _mend(self) -> None:
         for sentence in await self.gates.recover(self._host.editor(self)):
             self.notice("warning", sentence)
         for record in self.sessions.list():
-            if self._unfinished(record.id):
-                self.conversation(record.id).resume()
-        keep = {record.session_id for record in self.gates.list("open") if record.session_id}
-        await asyncio.to_thread(self.store.prune, self.settings.retention_days, keep=keep)
+            if self.sessions.state(record.id).get("running"):
+                self.conversation(record.id).resume(lambda: self._host.snapshot(self))
+
+    async def _prepare(self, mended: asyncio.Task[None]) -> None:
+        await mended
+        keep = {record.session_id for record in self.gates.list("open")}
+        gone = await asyncio.to_thread(
+            self.store.prune, self.settings.retention_days, keep=keep, blobs=self.gates.images()
+        )
+        self.gates.forget(gone)
         await self.isolation()
         try:
             await self.pool()
@@ -116,13 +138,11 @@ class Workspace:
             self.notice("warning", error.message)
         self.model.preload()
 
-    def _unfinished(self, session_id: str) -> bool:
-        return bool(self.sessions.state(session_id).get("running"))
-
     async def close(self) -> None:
         """Stop every turn where it can be taken up again, and close the files."""
         for conversation in self._conversations.values():
             await conversation.close()
+        await self.gates.close()
         for task in (self._pool, self._isolation):
             if task is not None and not task.done():
                 task.cancel()
@@ -159,8 +179,7 @@ class Workspace:
         """Return a session's conversation, opened from its trajectory when it is not open yet."""
         if session_id not in self._conversations:
             record = self.sessions.get(session_id)
-            folder = self.store.root / "sessions" / session_id
-            trajectory = Trajectory.open(folder / "traj.jsonl")
+            trajectory = self.sessions.trajectory(session_id)
             if trajectory.repaired:
                 self.notice("warning", trajectory.repaired, session_id)
             self._conversations[session_id] = Conversation(
@@ -178,8 +197,11 @@ class Workspace:
                     isolation=self.isolation,
                     emit=lambda update: self.emit(update, session_id),
                     redact=self.redact,
-                    outputs=self.store.root / "outputs" / session_id,
+                    outputs=self.sessions.outputs(session_id),
                     uri=self.uri,
+                    secrets=self._host.secrets,
+                    streamed=lambda message_id: self._streamed(session_id, message_id),
+                    repository_map=self._map,
                 )
             )
         return self._conversations[session_id]
@@ -207,6 +229,7 @@ class Workspace:
         self.sessions.get(session_id)
         conversation = self.conversation(session_id)
         await conversation.cancel()
+        await conversation.discard()
         await conversation.close()
         del self._conversations[session_id]
         if (journal := self._journals.pop(session_id, None)) is not None:
@@ -235,10 +258,11 @@ class Workspace:
     def updates(self, session_id: str | None) -> UpdateJournal:
         """Return the journal of a session's updates, or of the workspace's own."""
         if session_id not in self._journals:
-            if session_id is not None:
+            if session_id is None:
+                self._journals[None] = UpdateJournal.open(self.store.root / "updates.jsonl")
+            else:
                 self.sessions.get(session_id)
-            folder = self.store.root if session_id is None else self.store.root / "sessions" / session_id
-            self._journals[session_id] = UpdateJournal.open(folder / "updates.jsonl")
+                self._journals[session_id] = self.sessions.journal(session_id)
         return self._journals[session_id]
 
     def emit(self, update: Update, session_id: str | None = None) -> None:
@@ -249,9 +273,16 @@ class Workspace:
         """Tell the user one sentence."""
         self.emit(Notice(severity=severity, text=self.redact(text)), session_id)
 
+    def _streamed(self, session_id: str, message_id: str) -> str:
+        """Return what clients were told of a message that was being written."""
+        updates = (envelope.update for envelope in self.updates(session_id).since(0))
+        return "".join(one.text for one in updates if isinstance(one, MessageChunk) and one.message_id == message_id)
+
     # Gates
 
     def _gate_published(self, record: GateRecord) -> None:
+        if record.session_id in self._conversations:
+            self._conversations[record.session_id].gate_published(record)
         self.emit(Gate(gate=self.gate_info(record)), record.session_id)
         self._host.gates_changed(self)
 
@@ -280,5 +311,3 @@ class Workspace:
     def diff(self, change: FileChange) -> str:
         """Return a file's change as a unified diff without secrets."""
         return self.redact(unified_diff(change))
-
-

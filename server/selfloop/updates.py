@@ -6,20 +6,20 @@ one shape, no translation. Names are camelCase on the wire; a field equal to its
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 
-class Wire(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True, kw_only=True):
+class Wire(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
     """Base of everything that travels: camelCase, defaults left out, unknown fields ignored."""
 
 
 class Position(Wire):
     """Zero-based line and UTF-16 code unit, as LSP has them."""
 
-    line: int
-    character: int
+    line: Annotated[int, msgspec.Meta(ge=0)]
+    character: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Range(Wire):

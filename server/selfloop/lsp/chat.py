@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from selfloop.agent.context import EditorSnapshot
 from selfloop.errors import InvalidInput
-from selfloop.lsp.documents import snapshot
 from selfloop.lsp.protocol import (
     ChangesReadResult,
     Empty,
@@ -68,8 +68,8 @@ def prompt(ls: SelfloopServer, params: SessionPromptParams) -> SessionPromptResu
     if not params.text.strip() and not params.context:
         raise InvalidInput("The prompt is empty, so nothing was started; write what you want done.")
 
-    def seen() -> object:
-        return snapshot(ls, workspace.path, params.context)
+    def seen() -> EditorSnapshot:
+        return ls.documents.snapshot(workspace.path, params.context)
 
     ack = workspace.conversation(session_id).prompt(
         params.text,
@@ -138,4 +138,3 @@ HANDLERS = {
     "selfloop/session/cancel": cancel,
     "selfloop/changes/read": changes,
 }
-

@@ -22,7 +22,7 @@ INTENTS = {
     "fix": "Fix the problem that the attached diagnostics report, with the smallest change that is right.",
     "improve": "Improve the selected code without changing what it does, and say what is better now.",
     "test": "Write a test for the selected code in the project's own style, and run it.",
-    "about": "Give a short account of this file: its purpose, its main parts, and how the rest uses it. Change nothing.",
+    "about": "Give a short account of this file: its purpose, its main parts, how the rest uses it. Change nothing.",
 }
 
 

@@ -1,28 +1,22 @@
 """The documents that a window has open, as it has them: the user's text, saved or not.
 
-pygls keeps documents too, but splits their lines where LSP does not (at U+2028, form feeds …) and copies the whole text for
-each key pressed. Here a document is a list of lines, split at LF, CRLF and CR as LSP says, and an edit touches only the
-lines that it is about.
+pygls keeps documents too, but splits their lines where LSP does not (at U+2028, form feeds …) and copies the whole
+text for each key pressed. Here the text is the supervisor's own kind, which both processes must understand in the
+same way.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from selfloop.agent.context import Attachment, EditorSnapshot, OpenDocument, Span
 from selfloop.lsp.convert import path_of_uri, relative, uri_of_path
-from selfloop.lsp.protocol import ContextDiagnostic, ContextItem
+from selfloop.lsp.protocol import ContextDiagnostic, ContextItem, FocusParams
+from selfloop.supervisor.documents import Document as Content
 from selfloop.updates import Range
-
-if TYPE_CHECKING:
-    from selfloop.lsp.server import SelfloopServer
-
-_LINE = re.compile("[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")
 
 
 class _Item(msgspec.Struct, rename="camel"):
@@ -65,18 +59,15 @@ class Document:
         self.path = path_of_uri(uri)
         self.language = language
         self.version = version
-        self._lines = _LINE.findall(text)
-        self._text: str | None = text
+        self._content = Content({}, text)
 
     @property
     def text(self) -> str:
         """The whole text."""
-        if self._text is None:
-            self._text = "".join(self._lines)
-        return self._text
+        return self._content.text
 
     def differs_from_disk(self) -> bool:
-        """Tell whether saving would change the file; reads it. True where there is no file, or one that is not UTF-8."""
+        """Tell whether saving would change the file, which is read; True where it is missing or not UTF-8."""
         try:
             on_disk = self.path.read_bytes().decode("utf-8-sig") if self.path is not None else None
         except (OSError, UnicodeDecodeError):
@@ -87,46 +78,19 @@ class Document:
         """Apply content changes in their order, each to what the one before has left."""
         for change in changes:
             if change.range is None:
-                self._lines, self._text = _LINE.findall(change.text), change.text
+                self._content.replace(change.text)
             else:
-                self._replace(change.range, change.text)
+                start, end = _span(change.range)
+                self._content.change(start, end, change.text)
         self.version = version
-
-    def _replace(self, span: Range, text: str) -> None:
-        lines = self._lines
-        first, last = min(span.start.line, len(lines)), min(span.end.line, len(lines))
-        head = _before(lines[first], span.start.character) if first < len(lines) else ""
-        tail = _after(lines[last], span.end.character) if last < len(lines) else ""
-        # A carriage return may meet a line feed where the pieces join, so the line before is split anew with them.
-        begin = first - 1 if first > 0 and lines[first - 1].endswith("\r") else first
-        joined = "".join(lines[begin:first]) + head + text + tail
-        end = last + 1
-        if joined and not joined.endswith("\n") and end < len(lines):
-            joined += lines[end]
-            end += 1
-        lines[begin:end] = _LINE.findall(joined)
-        self._text = None
-
-
-def _before(line: str, units: int) -> str:
-    content = line.rstrip("\r\n")
-    if content.isascii():
-        return content[:units]
-    return content.encode("utf-16-le", "surrogatepass")[: 2 * units].decode("utf-16-le", "surrogatepass")
-
-
-def _after(line: str, units: int) -> str:
-    content = line.rstrip("\r\n")
-    if content.isascii():
-        return line[min(units, len(content)) :]
-    rest = content.encode("utf-16-le", "surrogatepass")[2 * units :].decode("utf-16-le", "surrogatepass")
-    return rest + line[len(content) :]
 
 
 class Documents:
-    """The open documents of one window, by path and by URI."""
+    """The open documents of one window, by path and by URI, and which of them has the focus."""
 
-    def __init__(self) -> None:
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.focus: FocusParams | None = None
         self._by_uri: dict[str, Document] = {}
         self._by_path: dict[Path, Document] = {}
 
@@ -168,35 +132,34 @@ class Documents:
         """Return the open documents."""
         return list(self._by_uri.values())
 
-
-def snapshot(ls: SelfloopServer, root: Path, context: Sequence[ContextItem] = ()) -> EditorSnapshot:
-    """Return what a window shows of a workspace now, with what the user attached to a prompt."""
-    documents = []
-    for document in ls.documents.all():
-        path = relative(root, document.path) if document.path is not None else None
-        if path is None:
-            continue
-        documents.append(
-            OpenDocument(
-                path=path,
-                text=document.text,
-                version=document.version,
-                dirty=document.differs_from_disk(),
-                language=document.language,
+    def snapshot(self, root: Path, context: Sequence[ContextItem] = ()) -> EditorSnapshot:
+        """Return what the window shows of a workspace now, with what the user attached to a prompt."""
+        documents = []
+        for document in self.all():
+            path = relative(root, document.path) if document.path is not None else None
+            if path is None:
+                continue
+            documents.append(
+                OpenDocument(
+                    path=path,
+                    text=document.text,
+                    version=document.version,
+                    dirty=document.differs_from_disk(),
+                    language=document.language,
+                )
             )
+        focused, selections = None, ()
+        if self.focus is not None and self.focus.text_document is not None:
+            place = path_of_uri(str(self.focus.text_document.get("uri", "")))
+            focused = relative(root, place) if place is not None else None
+            selections = tuple(_span(item) for item in self.focus.selections)
+        return EditorSnapshot(
+            window=self.window,
+            documents=tuple(documents),
+            focused=focused,
+            selections=selections,
+            attachments=tuple(_attachment(item, root) for item in context),
         )
-    focused, selections = None, ()
-    if ls.focus is not None and ls.focus.text_document is not None:
-        place = path_of_uri(str(ls.focus.text_document.get("uri", "")))
-        focused = relative(root, place) if place is not None else None
-        selections = tuple(_span(item) for item in ls.focus.selections)
-    return EditorSnapshot(
-        window=ls.window,
-        documents=tuple(documents),
-        focused=focused,
-        selections=selections,
-        attachments=tuple(_attachment(item, root) for item in context),
-    )
 
 
 def _span(span: Range) -> Span:

@@ -1,7 +1,7 @@
 """The user's editors, as the gates see them: which text is open, and one versioned edit that is verified.
 
-Implements `gates.review.Editor` over the windows of the hub. A document that is open in several windows belongs to the one
-in which it is dirty; dirty in two, nobody can say which text is the user's: stale.
+Implements `gates.review.Editor` over the windows of the hub. A document that is open in several windows belongs to
+the one in which it is dirty; dirty in two, nobody can say which text is the user's: stale.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SETTLE_SECONDS = 3
 class WindowEditor:
     """All windows, seen from the one that asks."""
 
-    def __init__(self, hub: Hub, workspace: Workspace, window: int | None = None) -> None:
+    def __init__(self, hub: Hub[SelfloopServer], workspace: Workspace, window: int | None = None) -> None:
         self._hub, self._workspace, self._window = hub, workspace, window
 
     def open_text(self, path: str) -> OpenText | None:

@@ -20,9 +20,13 @@ GATE_SHOW = "selfloop.gate.show"
 ASK = "selfloop.ask"
 
 
-def create_server(hub: Hub, window: int) -> SelfloopServer:
+def create_server(hub: Hub[SelfloopServer], window: int) -> SelfloopServer:
     """Return the server of one window with every feature registered."""
-    server = SelfloopServer(hub, window)
+    return register(SelfloopServer(hub, window))
+
+
+def register(server: SelfloopServer) -> SelfloopServer:
+    """Register every feature, and return the server."""
     for method, handler in HANDLERS.items():
         server.feature(method)(_bound(server, handler))
     for command, method in COMMANDS.items():
@@ -79,7 +83,7 @@ def _shown_by_name(server: SelfloopServer, name: str, run: Any) -> Any:
                 raise InvalidInput(f"The command {name} takes one object as its argument; nothing was done.")
             return await run((arguments[0] if arguments else None) or {})
         except (SelfloopError, msgspec.ValidationError) as error:
-            code, message, _ = describe(error, name)
+            message = describe(error, name)[1]
             server.window_show_message(types.ShowMessageParams(type=types.MessageType.Error, message=message))
             raise RpcError(error if isinstance(error, SelfloopError) else InvalidInput(message)) from error
 
@@ -90,7 +94,7 @@ async def _show_gate(ls: SelfloopServer, arguments: dict[str, Any]) -> dict[str,
     """Write the gate's diff to its file and have the editor open it."""
     gate_id = str(arguments.get("gateId", ""))
     workspace = ls.hub.gate(gate_id)
-    path = await workspace.write_gate_diff(gate_id, ls.window)
+    path = await workspace.write_gate_diff(gate_id)
     uri = uri_of_path(path)
     capability = ls.client_capabilities.window
     if capability and capability.show_document and capability.show_document.support:
@@ -133,8 +137,8 @@ def _initialize(ls: SelfloopServer, params: types.InitializeParams) -> None:
 
 def _initialized(ls: SelfloopServer, params: types.InitializedParams) -> None:
     ls.ready = True
-    for folder in ls.workspace.folders.values():
-        _open(ls, folder.uri)
+    for uri in ls.folder_uris():
+        _open(ls, uri)
 
 
 def _open(ls: SelfloopServer, uri: str) -> None:
@@ -160,8 +164,8 @@ def _configuration_changed(ls: SelfloopServer, params: types.DidChangeConfigurat
     if isinstance(own, dict) and isinstance(own.get("trusted"), bool):
         ls.stated_trust = own["trusted"]
         if ls.trusted:
-            for folder in ls.workspace.folders.values():
-                ls.hub.open_workspace(folder.uri, ls.settings).activate()
+            for uri in ls.folder_uris():
+                ls.hub.open_workspace(uri, ls.settings).activate()
 
 
 def _saved(ls: SelfloopServer, params: types.DidSaveTextDocumentParams) -> None:

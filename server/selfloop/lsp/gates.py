@@ -117,4 +117,3 @@ HANDLERS = {
     "selfloop/gate/resolve": resolve,
     "selfloop/change/undo": undo,
 }
-

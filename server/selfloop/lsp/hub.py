@@ -3,8 +3,8 @@
     supervisor ══ pipe ══ Hub ─┬─ SelfloopServer (window 1, 2, …)      one for each client
                                └─ Workspace (folder)                    one for each folder, built by `session.py`
 
-The control channel (window 0) starts and stops the worker. A worker that is being primed is passive: workspaces are opened
-only after `control/start`.
+The control channel (window 0) starts and stops the worker. A worker that is being primed is passive: workspaces are
+opened only after `control/start`.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
-
 from attrs import evolve
 
+from selfloop.agent.context import EditorSnapshot, OpenDocument
 from selfloop.config import Folders, Settings, load_settings, save_model_choice
 from selfloop.errors import InvalidInput, RequestFailed, SelfloopError, Unknown
 from selfloop.gates.review import ApplyOutcome, BufferEdit, Editor
 from selfloop.lsp.convert import origin_of, path_of_uri
+from selfloop.lsp.documents import Documents
 from selfloop.lsp.pipe import Frame, Pipe
 from selfloop.lsp.protocol import UPDATE
-from selfloop.lsp.server import SelfloopServer
 from selfloop.session import Workspace
 from selfloop.storage.rules import Rules
 from selfloop.storage.trust import TrustList
@@ -59,6 +59,21 @@ class _Control(msgspec.Struct):
 _control = msgspec.json.Decoder(_Control)
 
 
+class Window(Protocol):
+    """What the hub needs of the server of a window."""
+
+    documents: Documents
+
+    def receive(self, frame: Frame) -> None:
+        """Take one message of the client."""
+
+    def folder_uris(self) -> list[str]:
+        """Return the URIs of the window's folders."""
+
+
+W = TypeVar("W", bound=Window)
+
+
 class NoEditor:
     """Stands for the windows while there is none: nothing is open."""
 
@@ -70,12 +85,12 @@ class NoEditor:
         return ApplyOutcome(False, "no editor is open")
 
 
-class Hub:
+class Hub(Generic[W]):
     """Everything that outlives a single window."""
 
-    def __init__(self, read_fd: int, write_fd: int, create_server: Callable[[Hub, int], SelfloopServer]) -> None:
+    def __init__(self, read_fd: int, write_fd: int, create_server: Callable[[Hub[W], int], W]) -> None:
         self.folders = Folders.of_user()
-        self.windows: dict[int, SelfloopServer] = {}
+        self.windows: dict[int, W] = {}
         self.workspaces: dict[Path, Workspace] = {}
         """By real path, in the order in which they were opened."""
         self.rules = Rules(self.folders.data)
@@ -131,7 +146,7 @@ class Hub:
         if frame.window == 0:
             self._control(_control.decode(frame.body))
         elif (server := self.windows.get(frame.window)) is not None:
-            server.protocol.receive(frame)
+            server.receive(frame)
 
     def _control(self, message: _Control) -> None:
         params = message.params
@@ -151,13 +166,17 @@ class Hub:
                 for envelope in workspace.updates(params["sessionId"]).since(int(params["after"])):
                     self.publish_to(int(params["window"]), envelope)
             case "control/outcomes":
-                keys = params["keys"]
-                done = {key for workspace in self.workspaces.values() for key in workspace.store.outcomes(keys)}
-                self._answer(message, {"done": sorted(done)})
+                self.spawn(self._outcomes(message, params["keys"]), "outcomes")
             case "control/ping":
                 self._answer(message, {})
             case "control/stop":
                 self.stopping.set()
+
+    async def _outcomes(self, request: _Control, keys: list[str]) -> None:
+        """Say which requests took effect, once what they had begun is finished."""
+        await asyncio.gather(*(workspace.mended() for workspace in self.workspaces.values()))
+        done = {key for workspace in self.workspaces.values() for key in workspace.store.outcomes(keys)}
+        self._answer(request, {"done": sorted(done)})
 
     def _answer(self, request: _Control, result: dict[str, Any]) -> None:
         self.pipe.send(0, encoder.encode({"jsonrpc": "2.0", "id": request.id, "result": result}))
@@ -185,9 +204,9 @@ class Hub:
             self.workspaces[real] = Workspace(path, uri=uri, host=self, settings=self._settings)
         return self.workspaces[real]
 
-    def workspace_of(self, server: SelfloopServer, folder: str | None = None) -> Workspace:
+    def workspace_of(self, server: W, folder: str | None = None) -> Workspace:
         """Return the workspace that a request of a window is about: the named folder, else the window's first."""
-        uris = [folder] if folder else [item.uri for item in server.workspace.folders.values()]
+        uris = [folder] if folder else server.folder_uris()
         if not uris:
             raise RequestFailed("No folder is open in this window, so nothing was done; open a folder first.")
         return self.open_workspace(uris[0], {})
@@ -214,15 +233,10 @@ class Hub:
                 return workspace
         raise Unknown("Gate", gate_id)
 
-    def is_trusted(self, window: int) -> bool:
-        """Tell whether the user's trust list covers every folder of a window."""
-        folders = self.windows[window].workspace.folders
-        paths = [path_of_uri(folder.uri) for folder in folders.values()]
+    def on_trust_list(self, uris: Sequence[str]) -> bool:
+        """Tell whether the user's trust list covers every one of some folders, and at least one."""
+        paths = [path_of_uri(uri) for uri in uris]
         return bool(paths) and all(path is not None and self._trust.is_trusted(path) for path in paths)
-
-    def document_changed(self, server: SelfloopServer, uri: str) -> None:
-        """A window opened, edited or closed a document."""
-        self.on_faces_changed(None)
 
     def gates_changed(self, workspace: Workspace) -> None:
         """Gates of a workspace were opened, decided or moved."""
@@ -231,6 +245,15 @@ class Hub:
     def editor(self, workspace: Workspace) -> Editor:
         """Return the windows as the gates see them."""
         return self.editor_of(workspace)
+
+    def snapshot(self, workspace: Workspace) -> EditorSnapshot:
+        """Return what all windows together show of a workspace; of a file in several, the first one's unsaved text."""
+        documents: dict[str, OpenDocument] = {}
+        for server in self.windows.values():
+            for document in server.documents.snapshot(workspace.path).documents:
+                if document.path not in documents or (document.dirty and not documents[document.path].dirty):
+                    documents[document.path] = document
+        return EditorSnapshot(window=0, documents=tuple(documents.values()))
 
     # Models and keys
 
@@ -243,7 +266,7 @@ class Hub:
         place = origin_of(origin)
         if place is None:
             raise InvalidInput(
-                "The origin of a key must look like https://host or http://host:port, so no key was stored; send it again."
+                "The origin of a key must look like https://host or http://host:port; no key was stored, send it again."
             )
         if key:
             self._keys[place] = key
@@ -282,7 +305,8 @@ class Hub:
         self.spawn(self._restart(restart_id, when_idle), "restart")
 
     async def _restart(self, restart_id: str, when_idle: bool) -> None:
-        while when_idle and any(workspace.any_running() for workspace in self.workspaces.values()):
+        # Turns end in many ways; a look now and then sees them all.
+        while when_idle and any(workspace.any_running() for workspace in self.workspaces.values()):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         self.tell_supervisor("control/restart", {"restartId": restart_id})
 

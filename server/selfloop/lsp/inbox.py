@@ -1,7 +1,8 @@
 """Pending hunks where the user works, in plain LSP: a diagnostic on each, and code lenses above it.
 
-Diagnostics are pushed, some milliseconds after the last change of a gate or of a document that a gate is about, to every
-window that wants them. A window keeps what it was last told, so that nothing is sent twice and what is gone is cleared.
+Diagnostics are pushed, some milliseconds after the last change of a gate or of a document that a gate is about, to
+every window that wants them. A window keeps what it was last told, so that nothing is sent twice and what is gone is
+cleared.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Pending(NamedTuple):
         return f"Selfloop wants to {what} ({self.gate.title})"
 
 
-async def pending(hub: Hub, server: SelfloopServer) -> list[Pending]:
+async def pending(hub: Hub[SelfloopServer], server: SelfloopServer) -> list[Pending]:
     """Return every pending hunk of every open gate, placed in the texts as this window's server sees them."""
     found = []
     for workspace in hub.workspaces.values():
@@ -82,7 +83,7 @@ async def pending_in(ls: SelfloopServer, uri: str) -> list[Pending]:
 class Inbox:
     """Keeps every window's diagnostics and lenses in step with the gates."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub[SelfloopServer]) -> None:
         self._hub = hub
         self._told: dict[int, dict[str, list[types.Diagnostic]]] = {}
         self._task: asyncio.Task[None] | None = None

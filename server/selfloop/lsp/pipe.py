@@ -6,8 +6,8 @@
     \r\n
     {"jsonrpc": "2.0", …}
 
-The supervisor is trusted to frame rightly, so a wrong header ends the worker. Both descriptors are non-blocking: what the
-supervisor does not take at once waits in a buffer, and the event loop goes on.
+The supervisor is trusted to frame rightly, so a wrong header ends the worker. Both descriptors are non-blocking: what
+the supervisor does not take at once waits in a buffer, and the event loop goes on.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Pipe:
 
     async def drain(self) -> None:
         """Wait until everything sent is with the supervisor, or the pipe is closed."""
-        while self._out and not self.closed.is_set():
+        while self._out and not self.closed.is_set():  # noqa: ASYNC110 - Only at the end of the worker's life.
             await asyncio.sleep(0.005)
 
     def _writable(self) -> None:

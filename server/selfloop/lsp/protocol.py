@@ -84,7 +84,7 @@ class ContextItem(Wire):
 class SessionPromptParams(Wire):
     session_id: str
     text: str
-    context: list[ContextItem] = []
+    context: list[ContextItem] = msgspec.field(default_factory=list)
     delivery: Literal["queue", "steer"] | None = None
 
 
@@ -282,7 +282,7 @@ class RestartResult(Wire):
 
 class FocusParams(Wire):
     text_document: dict[str, Any] | None = None
-    selections: list[Range] = []
+    selections: list[Range] = msgspec.field(default_factory=list)
 
 
 @frozen

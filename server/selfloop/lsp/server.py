@@ -3,8 +3,8 @@
     frame ─┬─ selfloop/*, document changes ── msgspec ── handler ── msgspec ─┐
            └─ every other LSP message ─────── lsprotocol, pygls ─────────────┴─ frame
 
-Both ways end at handlers that are registered as pygls features; the fast path only spares the detour that costs pygls ten
-times as much (a class for each message, three thread hops, runtime protocols). A leaf: it imports no handler.
+Both ways end at handlers that are registered as pygls features; the fast path only spares the detour that costs pygls
+ten times as much (a class for each message, three thread hops, runtime protocols). A leaf: it imports no handler.
 
 Invariant: every request that arrives is answered exactly once, whatever the handler does.
 """
@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any
 
 import msgspec
 from lsprotocol import converters, types
+from pygls.capabilities import ServerCapabilitiesBuilder
 from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 from pygls.lsp.server import LanguageServer
 from pygls.protocol import LanguageServerProtocol
@@ -27,12 +28,10 @@ from pygls.protocol.language_server import lsp_method
 import selfloop
 from selfloop.errors import InvalidInput, NotTrusted, SelfloopError
 from selfloop.lsp.documents import Documents
+from selfloop.lsp.hub import Hub
+from selfloop.lsp.pipe import Frame
 from selfloop.lsp.protocol import DID_FOCUS, METHODS, FocusParams, Wire
 from selfloop.updates import encoder
-
-if TYPE_CHECKING:
-    from selfloop.lsp.hub import Hub
-    from selfloop.lsp.pipe import Frame
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +70,7 @@ def error_body(request_id: int | str, code: int, message: str, reason: str | Non
 class SelfloopProtocol(LanguageServerProtocol):
     """pygls' protocol, fed with whole messages instead of a stream."""
 
-    _server: SelfloopServer
+    _server: SelfloopServer  # pyrefly: ignore[bad-override-mutable-attribute]
 
     def receive(self, frame: Frame) -> None:
         """Take one message of the client; its answer follows by the writer."""
@@ -137,11 +136,14 @@ class SelfloopProtocol(LanguageServerProtocol):
 
     def _document(self, method: str, params: msgspec.Raw) -> bool:
         """Keep the open documents; True when the message has been dealt with."""
-        documents = self._server.documents
-        if method == DID_FOCUS:
-            self._server.focus = _focus.decode(params)
+        try:
+            if method == DID_FOCUS:
+                self._server.documents.focus = _focus.decode(params)
+                return True
+            changed = self._server.documents.notice(method, params)
+        except msgspec.DecodeError as error:
+            logger.warning("%s of window %d was dropped: %s", method, self._server.window, error)
             return True
-        changed = documents.notice(method, params)
         if changed is not None:
             self._server.document_changed(changed)
         return changed is not None
@@ -163,9 +165,33 @@ class SelfloopProtocol(LanguageServerProtocol):
             return
         self.handle_message(message)
 
+    @lsp_method(types.INITIALIZE)
+    def lsp_initialize(self, params: types.InitializeParams) -> Generator[Any, Any, types.InitializeResult]:
+        """Answer the same for every client, because the supervisor has already answered so."""
+        yield from super().lsp_initialize(params)
+        self.server_capabilities = capabilities(self)
+        return types.InitializeResult(capabilities=self.server_capabilities, server_info=self.server_info)
+
     @lsp_method(types.EXIT)
-    def lsp_exit(self, *args: Any) -> None:
+    def lsp_exit(self, *args: Any) -> None:  # pyrefly: ignore[bad-override]
         """Do nothing: the supervisor decides when the worker ends."""
+
+
+def capabilities(protocol: LanguageServerProtocol) -> types.ServerCapabilities:
+    """Return what the registered features amount to. Positions are UTF-16 always."""
+    manager = protocol.fm
+    found = ServerCapabilitiesBuilder(
+        types.ClientCapabilities(),
+        {*manager.features, *manager.builtin_features},
+        manager.feature_options,
+        list(manager.commands),
+        types.TextDocumentSyncKind.Incremental,
+        None,
+        types.PositionEncodingKind.Utf16,
+    ).build()
+    folders = types.WorkspaceFoldersServerCapabilities(supported=True, change_notifications=True)
+    found.workspace = types.WorkspaceOptions(workspace_folders=folders)
+    return found
 
 
 def describe(error: BaseException, method: str) -> tuple[int, str, str | None]:
@@ -187,9 +213,10 @@ def describe(error: BaseException, method: str) -> tuple[int, str, str | None]:
 class SelfloopServer(LanguageServer):
     """The server of one window. What windows share is in the `Hub`."""
 
-    protocol: SelfloopProtocol
+    protocol: SelfloopProtocol  # pyrefly: ignore[bad-override-mutable-attribute]
 
-    def __init__(self, hub: Hub, window: int) -> None:
+    def __init__(self, hub: Hub[SelfloopServer] | None, window: int) -> None:
+        """Make the server of a window; without a hub it can only be asked what it offers."""
         super().__init__(
             "selfloop",
             selfloop.__version__,
@@ -197,10 +224,9 @@ class SelfloopServer(LanguageServer):
             protocol_cls=SelfloopProtocol,
             converter_factory=converters.get_converter,
         )
-        self.hub = hub
         self.window = window
-        self.documents = Documents()
-        self.focus: FocusParams | None = None
+        self._hub = hub
+        self.documents = Documents(window)
         self.request_key: str | None = None
         """The key of the request that is being dispatched: read it before the first await."""
         self.stated_trust: bool | None = None
@@ -210,7 +236,14 @@ class SelfloopServer(LanguageServer):
         self.shows_gate_diagnostics = True
         self.ready = False
         """The client has said `initialized`: it may be sent requests."""
-        self.protocol.set_writer(_WindowWriter(hub, window), include_headers=False)
+        if hub is not None:
+            self.protocol.set_writer(_WindowWriter(hub, window), include_headers=False)
+
+    @property
+    def hub(self) -> Hub[SelfloopServer]:
+        """What all windows share."""
+        assert self._hub is not None  # noqa: S101 - only a server that is never served has none
+        return self._hub
 
     def call(self, method: str, params: Wire) -> Wire | Awaitable[Wire]:
         """Run the handler of a `selfloop/*` method, after the check of trust."""
@@ -227,17 +260,25 @@ class SelfloopServer(LanguageServer):
         """Whether this window may have commands, git and models run in the workspace."""
         if self.stated_trust is not None:
             return self.stated_trust
-        return self.hub.is_trusted(self.window)
+        return self.hub.on_trust_list(self.folder_uris())
+
+    def folder_uris(self) -> list[str]:
+        """Return the URIs of the window's folders."""
+        return [folder.uri for folder in self.workspace.folders.values()]
+
+    def receive(self, frame: Frame) -> None:
+        """Take one message of the client."""
+        self.protocol.receive(frame)
 
     def document_changed(self, uri: str) -> None:
         """Note that a document was opened, edited or closed."""
-        self.hub.document_changed(self, uri)
+        self.hub.on_faces_changed(None)
 
 
 class _WindowWriter:
     """pygls' writer for one window."""
 
-    def __init__(self, hub: Hub, window: int) -> None:
+    def __init__(self, hub: Hub[SelfloopServer], window: int) -> None:
         self._hub, self._window = hub, window
 
     def write(self, data: bytes) -> None:

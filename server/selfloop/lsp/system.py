@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 
 import selfloop
-from selfloop.errors import InvalidInput, RequestFailed, Unknown
+from selfloop.errors import InvalidInput, RequestFailed
 from selfloop.lsp.protocol import (
     Empty,
     ModelInfo,
@@ -94,7 +94,7 @@ def list_rules(ls: SelfloopServer, params: Empty) -> RuleListResult:
         rules=[
             RuleInfo(
                 rule_id=rule.id,
-                rule=rule.text,
+                rule=rule.command + (" (with network)" if rule.network else "") + f" in {rule.workspace}",
                 origin=rule.origin,
                 example=rule.example,
                 uses=rule.uses,
@@ -107,8 +107,7 @@ def list_rules(ls: SelfloopServer, params: Empty) -> RuleListResult:
 
 def remove_rule(ls: SelfloopServer, params: RuleRemoveParams) -> Empty:
     """Forget a rule: its command asks again."""
-    if not ls.hub.rules.remove(params.rule_id):
-        raise Unknown("Rule", params.rule_id)
+    ls.hub.rules.remove(params.rule_id)
     return Empty()
 
 

@@ -1,6 +1,7 @@
 """The worker's main program: what `supervisor/worker_boot.py` calls once standard output is out of everybody's reach.
 
-It ends when the supervisor says so, or when the pipe closes: then the supervisor is gone, and nobody may work on unseen.
+It ends when the supervisor says so, or when the pipe closes: then the supervisor is gone, and nobody may work on
+unseen.
 """
 
 from __future__ import annotations
@@ -8,10 +9,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import sys
 
+from selfloop.lsp.editor import WindowEditor
 from selfloop.lsp.features import create_server
 from selfloop.lsp.hub import Hub
+from selfloop.lsp.inbox import Inbox
+from selfloop.lsp.server import SelfloopServer
 
 
 def main(read_fd: int, write_fd: int) -> None:
@@ -25,7 +30,9 @@ def main(read_fd: int, write_fd: int) -> None:
 
 
 async def _serve(read_fd: int, write_fd: int) -> None:
-    hub = Hub(read_fd, write_fd, create_server)
+    hub: Hub[SelfloopServer] = Hub(read_fd, write_fd, create_server)
+    hub.editor_of = lambda workspace: WindowEditor(hub, workspace)
+    Inbox(hub)
     # What was loaded at the start stays for good: the collector need not walk it again with every turn.
     gc.freeze()
     stopping = asyncio.create_task(hub.stopping.wait())
@@ -34,3 +41,6 @@ async def _serve(read_fd: int, write_fd: int) -> None:
     for task in (stopping, closed):
         task.cancel()
     await hub.close()
+    # Everything is written. Threads that still import the model library would be waited for, for seconds.
+    logging.shutdown()
+    os._exit(0)

@@ -1,0 +1,158 @@
+"""The session's worktree over its turns: opened on what the user sees, kept in step with it, and put before the user.
+
+Invariant: what the agent does happens in the worktree; what the user has is touched by gates alone. The worktree is
+found again after a restart by the id in the session's state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+
+from selfloop.agent.tools.tool import Ran
+from selfloop.agent.tools.verdicts import check_kind
+from selfloop.changes import FileChange, apply_hunks
+from selfloop.errors import PathRefused, Stale
+from selfloop.gates.gate import EvidenceItem, GateRecord
+from selfloop.sandbox.paths import Door
+from selfloop.updates import FileStat
+
+if TYPE_CHECKING:
+    from selfloop.gates.gates import Gates
+    from selfloop.sandbox.pool import Pool
+    from selfloop.sandbox.worktree import Worktree
+    from selfloop.storage.sessions import Sessions
+
+_TITLE_CHARS = 80
+_RULES_BYTES = 256 * 1024
+
+
+@define
+class Workplace:
+    """See the module."""
+
+    session_id: str
+    workspace: Path
+    sessions: Sessions
+    gates: Gates
+    pool: Callable[[], Awaitable[Pool]]
+    uri: Callable[[str], str]
+    redact: Callable[[str], str]
+    _worktree: Worktree | None = field(default=None, init=False)
+    _lock: asyncio.Lock = field(factory=asyncio.Lock, init=False)
+    """Held while the worktree is opened, synchronised or taken back."""
+
+    async def open(self, overlay: Mapping[str, bytes] | None) -> tuple[Worktree, list[str]]:
+        """Return the worktree with the user's text as it is now, and the paths that could not be brought together.
+
+        Args:
+            overlay: the unsaved buffers; None: what the editor shows is not known, so an open worktree stays as it is.
+
+        Raises:
+            SandboxError: there is none and none can be made; nothing was done.
+        """
+        async with self._lock:
+            worktree = await self._reopened()
+            if worktree is not None:
+                return worktree, [] if overlay is None else await worktree.sync(overlay)
+            pool = await self.pool()
+            self._worktree = worktree = await pool.acquire(overlay or {})
+            self.sessions.set_state(self.session_id, worktree=worktree.id)
+            return worktree, []
+
+    async def sync(self, overlay: Mapping[str, bytes] | None) -> None:
+        """Bring in what the user has typed since, if there is a worktree."""
+        async with self._lock:
+            if self._worktree is not None and overlay is not None:
+                await self._worktree.sync(overlay)
+
+    async def changes(self) -> list[FileChange]:
+        """Return what the session has changed and the user does not have; nothing where there is no worktree."""
+        async with self._lock:
+            worktree = await self._reopened()
+            return [] if worktree is None else await worktree.changes()
+
+    async def withdraw(self, changes: Sequence[FileChange]) -> None:
+        """Take rejected hunks out of the worktree; what the agent has changed there since stays as it is."""
+        async with self._lock:
+            worktree = await self._reopened()
+            if worktree is None:
+                return
+            for change in changes:
+                with contextlib.suppress(Stale, PathRefused):
+                    await _take_back(worktree, change)
+
+    async def propose(self, *, title: str, ran: Sequence[Ran], turn_id: str, outputs: Path) -> GateRecord | None:
+        """Put the session's changes before the user, in its one gate."""
+        if self._worktree is None:
+            return None
+        changes = await self.changes()
+        files = f"{len(changes)} file{'s' if len(changes) != 1 else ''}"
+        heading = " ".join(title.split())
+        heading = heading if len(heading) <= _TITLE_CHARS else heading[: _TITLE_CHARS - 1] + "…"
+        return self.gates.propose(
+            self.session_id,
+            changes,
+            title=f"{heading} ({files})" if heading else f"Changes in {files}",
+            evidence=[self._evidence(item, outputs) for item in ran],
+            turn_id=turn_id,
+        )
+
+    async def stats(self) -> list[FileStat]:
+        """Return the changed files with their lines added and removed."""
+        return [
+            FileStat(
+                uri=self.uri(change.path),
+                added=sum(_lines(hunk.new) for hunk in change.hunks),
+                removed=sum(_lines(hunk.old) for hunk in change.hunks),
+            )
+            for change in await self.changes()
+        ]
+
+    def rules(self, overlay: Mapping[str, bytes] | None) -> str | None:
+        """Return the user's AGENTS.md, not the agent's copy: the agent does not set its own rules. Reads the disk."""
+        data = (overlay or {}).get("AGENTS.md")
+        if data is None:
+            try:
+                data = Door(self.workspace).read_bytes("AGENTS.md", limit=_RULES_BYTES)
+            except PathRefused:
+                return None
+        return data.decode("utf-8", "replace").removeprefix("\ufeff")
+
+    async def discard(self) -> None:
+        """Give the worktree back: the session is deleted."""
+        async with self._lock:
+            worktree = await self._reopened()
+            self._worktree = None
+            if worktree is not None:
+                await (await self.pool()).release(worktree)
+
+    async def _reopened(self) -> Worktree | None:
+        if self._worktree is None and (kept := self.sessions.state(self.session_id).get("worktree")):
+            self._worktree = await (await self.pool()).reopen(kept)
+        return self._worktree
+
+    def _evidence(self, ran: Ran, outputs: Path) -> EvidenceItem:
+        path = None
+        if ran.spilled is not None and outputs.is_relative_to(self.workspace):
+            path = (outputs / ran.spilled).relative_to(self.workspace).as_posix()
+        return EvidenceItem(check_kind(ran.command) or "command", self.redact(ran.command), ran.exit_code, path)
+
+
+async def _take_back(worktree: Worktree, change: FileChange) -> None:
+    here = change.old_path or change.path
+    entry = await asyncio.to_thread(worktree.door.read_entry, here)
+    content, mode = entry if entry is not None else (None, None)
+    result = apply_hunks(change, [hunk.id for hunk in change.hunks], content, mode)
+    if result.removed is not None:
+        await worktree.restore(result.removed, None, None)
+    await worktree.restore(result.path, result.content, result.mode)
+
+
+def _lines(text: str) -> int:
+    return text.count("\n") + (1 if text and not text.endswith("\n") else 0)

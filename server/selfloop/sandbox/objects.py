@@ -1,0 +1,168 @@
+"""Objects and trees of the shadow: written, read, amended, and kept from the user's own `git gc`.
+
+Invariant: nothing here looks at a folder of files; objects never change, and a tree is stored after all that it names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from attrs import frozen
+
+from selfloop.errors import SandboxError
+from selfloop.sandbox.git import GitError, git, split_nul
+from selfloop.sandbox.trees import FOLDER_MODE, Entry, Listing, TreeChange, format_tree, parse_tree
+
+
+@frozen
+class Objects:
+    """The object store of a shadow."""
+
+    git_dir: Path
+    object_format: str
+    """`sha1` or `sha256`."""
+
+    @property
+    def hash_bytes(self) -> int:
+        """The length of an object id in bytes."""
+        return 32 if self.object_format == "sha256" else 20
+
+    async def write_tree(self, index: Path, prefix: str = "") -> str:
+        """Return the tree that an index stands for."""
+        arguments = ["write-tree", *([f"--prefix={prefix}"] if prefix else [])]
+        try:
+            return (await git(*arguments, git_dir=self.git_dir, index=index)).decode().strip()
+        except GitError as error:
+            if prefix and "not found" in error.complaint:
+                return self.write(b"", "tree")
+            raise
+
+    async def amend(self, tree: str, entries: Mapping[str, Entry]) -> str:
+        """Return a tree with some files replaced, added or removed."""
+        if not entries:
+            return tree
+        change = TreeChange(entries)
+        before: dict[str, Listing] = {}
+        ahead = {"": tree}
+        while ahead:
+            data = await self.read(ahead.values())
+            found = {folder: parse_tree(data[name], self.hash_bytes) for folder, name in ahead.items()}
+            before |= found
+            ahead = dict(below for folder, listing in found.items() for below in change.below(folder, listing))
+        changed = await asyncio.to_thread(change.apply, "", before, lambda data: self.write(data, "tree"))
+        return changed or self.write(b"", "tree")
+
+    def write(self, data: bytes, kind: str = "blob") -> str:
+        """Store an object and return its id; blocks on the disk."""
+        raw = f"{kind} {len(data)}\0".encode() + data
+        name = hashlib.new(self.object_format, raw, usedforsecurity=False).hexdigest()
+        path = f"{self.git_dir}/objects/{name[:2]}/{name[2:]}"
+        if os.path.exists(path):  # noqa: PTH110 - a snapshot may ask for thousands
+            return name
+        temporary = f"{self.git_dir}/objects/{name[:2]}/tmp_obj_{os.urandom(6).hex()}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            try:
+                descriptor = os.open(temporary, flags, 0o444)
+            except FileNotFoundError:
+                Path(temporary).parent.mkdir(exist_ok=True)
+                descriptor = os.open(temporary, flags, 0o444)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(zlib.compress(raw, 1))
+            os.rename(temporary, path)  # noqa: PTH104
+        except OSError as error:
+            raise SandboxError(
+                f"The sandbox could not store a file ({error.strerror}); make room and try again."
+            ) from error
+        return name
+
+    async def read(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Return the contents of objects by id."""
+        wanted = list(dict.fromkeys(names))
+        if not wanted:
+            return {}
+        output = await git("cat-file", "--batch", git_dir=self.git_dir, stdin="\n".join(wanted).encode() + b"\n")
+        found: dict[str, bytes] = {}
+        offset = 0
+        for name in wanted:
+            end = output.index(b"\n", offset)
+            words = output[offset:end].split()
+            if len(words) != 3:
+                raise GitError(
+                    "A file that the sandbox stood on is gone from the user's repository and could not be found again; "
+                    "start a new session.",
+                    exit_code=128,
+                    output=b"",
+                    complaint=f"missing object {name}",
+                )
+            size = int(words[2])
+            found[name] = output[end + 1 : end + 1 + size]
+            offset = end + size + 2
+        return found
+
+    async def sizes(self, names: Sequence[str]) -> dict[str, int | None]:
+        """Return how large objects are, None for those that are not there."""
+        stdin = "".join(f"{name}\n" for name in names).encode()
+        output = await git("cat-file", "--batch-check=%(objectsize)", "--buffer", git_dir=self.git_dir, stdin=stdin)
+        lines = output.splitlines()
+        return {name: int(line) if line.isdigit() else None for name, line in zip(names, lines, strict=True)}
+
+    async def list_tree(self, tree: str, *paths: str) -> dict[str, tuple[str, int]]:
+        """Return the files of a tree (all, or those of some paths): path to object id and mode."""
+        output = await git(
+            "ls-tree",
+            "-r",
+            "-z",
+            "--full-tree",
+            tree,
+            "--",
+            *(f":(literal){path}" for path in paths),
+            git_dir=self.git_dir,
+        )
+        entries: dict[str, tuple[str, int]] = {}
+        for record in split_nul(output):
+            head, _, path = record.partition(b"\t")
+            mode, _, name = head.split(b" ")
+            entries[os.fsdecode(path)] = (name.decode(), int(mode, 8))
+        return entries
+
+    async def require_tree(self, tree: str) -> None:
+        """Make sure that a tree is there.
+
+        Raises:
+            SandboxError: it is not.
+        """
+        await git("cat-file", "-e", f"{tree}^{{tree}}", git_dir=self.git_dir)
+
+    def rooted(self, tree: str, prefix: str) -> str:
+        """Return the tree that holds another at the folder `prefix`, which ends with a slash or is empty."""
+        for part in reversed(prefix.split("/")[:-1]):
+            tree = self.write(format_tree({os.fsencode(part): (tree, FOLDER_MODE)}), "tree")
+        return tree
+
+    async def keep(self, trees: Sequence[str], *, known: Sequence[str] = ()) -> None:
+        """Pack what trees consist of, so that nothing of it is only borrowed; `known` trees are kept already."""
+        wanted = "\n".join([*trees, *(f"^{tree}" for tree in known)]) + "\n"
+        packs = self.git_dir / "objects" / "pack"
+        await asyncio.to_thread(packs.mkdir, exist_ok=True)
+        arguments = ("pack-objects", "--revs", "--quiet", "--window=0", "--threads=1", str(packs / "pack"))
+        await git(*arguments, git_dir=self.git_dir, stdin=wanted.encode())
+
+    def temporary_name(self) -> Path:
+        """Return a name for an index that is soon deleted; what a crash leaves is swept when the shadow opens."""
+        return self.git_dir / f"tmp-{os.urandom(8).hex()}.index"
+
+    async def set_entries(self, index: Path, entries: Mapping[str, Entry]) -> None:
+        """Replace or remove entries of an index file."""
+        lines: list[bytes] = []
+        zero = "0" * self.hash_bytes * 2
+        for path, entry in entries.items():
+            name, mode = entry or (zero, 0)
+            lines.append(f"{mode:o} {name}\t".encode() + os.fsencode(path) + b"\0")
+        arguments = ("update-index", "--add", "--replace", "-z", "--index-info")
+        await git(*arguments, git_dir=self.git_dir, index=index, stdin=b"".join(lines))

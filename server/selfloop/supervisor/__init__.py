@@ -1,0 +1,1 @@
+"""The process that the editor starts: it owns the editor's pipes and outlives every worker."""

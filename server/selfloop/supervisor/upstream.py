@@ -1,0 +1,208 @@
+"""Whoever serves: a worker of our own where we hold the workspace, else the supervisor that does; and its successor.
+
+    seek ── we take the lock ──────────── Worker ── ends ──┐
+      │  └─ another holds it, joined ──── Link ──── ends ──┤
+      └──── in a moment ───────────────────────────────────┘      five deaths in a row: given up, until `revive`
+
+Invariant: at most one worker of ours exists, and the next one starts when the last one is gone.
+"""
+
+from __future__ import annotations
+
+import time
+
+from selfloop.supervisor.claims import Claims, same_user
+from selfloop.supervisor.contract import DEATHS
+from selfloop.supervisor.link import Link
+from selfloop.supervisor.loop import READABLE
+from selfloop.supervisor.worker import Worker, adopt_orphans
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+    from selfloop.supervisor.claims import Claim
+    from selfloop.supervisor.frames import Message
+    from selfloop.supervisor.log import Log
+    from selfloop.supervisor.loop import Loop
+
+RETRY_SECONDS = 0.05
+"""Between two looks at a workspace whose holder does not answer yet."""
+PATIENCE_SECONDS = 10.0
+"""After this long the user is told of it."""
+BACK_OFF_SECONDS = (0.0, 0.05, 0.1, 0.2)
+"""Before the next worker, by the number of deaths in a row before this one."""
+
+
+class Upstream:
+    """Keeps somebody serving. What happens is told by the callbacks, set before `seek`."""
+
+    def __init__(self, loop: Loop, command: Sequence[str], data: str, log: Log) -> None:
+        self._loop = loop
+        self._command = command
+        self._log = log
+        self._claims = Claims(data)
+        self._deaths = 0
+        self._stopping = False
+        self._joining: Link | None = None
+        """A connection that was not greeted yet."""
+        self._seeking_since: float | None = None
+        self._warned: set[str] = set()
+        self.current: Worker | Link | None = None
+        """Who serves now; None in between."""
+        self.given_up = False
+        """No worker is started any more."""
+        self.folders: Callable[[], list[str]]
+        """Gives the paths of all windows' folders, the one that decides first."""
+        self.on_message: Callable[[Worker | Link, Message], None]
+        self.on_attached: Callable[[Worker | Link], None]
+        """Somebody serves from now on and has been told nothing yet."""
+        self.on_lost: Callable[[Worker | Link], None]
+        self.on_given_up: Callable[[], None]
+        self.on_stopped: Callable[[], None]
+        self.on_peer: Callable[[socket.socket], None]
+        """Another window has come by a socket."""
+        self.on_trouble: Callable[[str], None]
+        """One sentence for the user."""
+
+    @property
+    def open(self) -> Worker | Link | None:
+        """Who can be given something new; None: it must wait."""
+        return None if self.current is None or self.current.retiring else self.current
+
+    def seek(self) -> None:
+        """Find somebody to serve, unless somebody does."""
+        if self._stopping or self.given_up or self.current is not None:
+            return
+        folders = self.folders()
+        if folders and (self._joining is not None or not self._take(folders[0])):
+            self._join(folders[0])
+            return
+        self.claim()
+        self._seeking_since = None
+        try:
+            worker = Worker(
+                self._loop,
+                self._command,
+                inherited=self._claims.locks,
+                log=self._log,
+                on_message=self.on_message,
+                on_end=self._ended,
+            )
+        except OSError as error:
+            self._log.note(f"no worker could be started: {error}")
+            self._died()
+            return
+        adopt_orphans()
+        self.current = worker
+        self.on_attached(worker)
+
+    def claim(self) -> bool:
+        """Take every folder of every window that nobody holds; return whether there was one."""
+        return any([self._take(folder, told=True) for folder in self.folders()])
+
+    def owns(self, folder: str) -> bool:
+        """Tell whether we hold a folder."""
+        return self._claims.holds(folder)
+
+    def answered(self) -> None:
+        """Note that a request was answered: the deaths before it are no row any more."""
+        self._deaths = 0
+
+    def reap(self) -> None:
+        """Look whether the worker has ended."""
+        if isinstance(self.current, Worker):
+            self.current.reap()
+
+    def revive(self) -> None:
+        """Try again after having given up."""
+        self._deaths = 0
+        self.given_up = False
+        self.seek()
+
+    def stop(self, *, impatient: bool = False) -> None:
+        """End the worker in good order; `on_stopped` is called when that is done. The impatient wait only once."""
+        if isinstance(self.current, Worker):
+            if self._stopping and impatient:
+                self.current.kill()
+            self.current.retire()
+        if self._stopping:
+            return
+        self._stopping = True
+        for claim in self._claims:
+            self._loop.unwatch(claim.listener.fileno())
+            claim.close()
+        if not isinstance(self.current, Worker):
+            self._loop.soon(self.on_stopped)
+
+    def release(self) -> None:
+        """Let go of the folders, so that a waiting window can go on."""
+        self._claims.release()
+
+    def _take(self, folder: str, *, told: bool = False) -> bool:
+        """Take a folder; return whether we hold it now, or with `told` whether that is new."""
+        try:
+            claim = self._claims.take(folder)
+        except OSError as error:
+            # Without a usable data folder there is nobody to collide with that could have locked it.
+            self._trouble(f"The folder {folder} could not be locked ({error.strerror}), so do not open it twice.")
+            return not told
+        if claim is not None:
+            self._loop.watch(claim.listener.fileno(), READABLE, lambda: self._accept(claim))
+        return claim is not None if told else self._claims.holds(folder)
+
+    def _join(self, folder: str) -> None:
+        """Knock at the supervisor that holds a folder, and look again in a moment."""
+        if self._joining is None and (peer := self._claims.join(folder)) is not None:
+            self._joining = Link(
+                self._loop, peer, on_ready=self._greeted, on_message=self.on_message, on_end=self._ended
+            )
+        now = time.monotonic()
+        self._seeking_since = self._seeking_since or now
+        if now - self._seeking_since > PATIENCE_SECONDS:
+            self._trouble(f"Another Selfloop serves {folder} but does not answer; end it, and this window goes on.")
+        self._loop.later(RETRY_SECONDS, self.seek)
+
+    def _greeted(self, link: Link) -> None:
+        self.current, self._joining = link, None
+        self._seeking_since = None
+        self.on_attached(link)
+
+    def _accept(self, claim: Claim) -> None:
+        try:
+            peer, _ = claim.listener.accept()
+        except OSError:  # Whoever called has gone again.
+            return
+        if same_user(peer):
+            self.on_peer(peer)
+        else:
+            peer.close()
+
+    def _ended(self, upstream: Worker | Link) -> None:
+        if upstream is self._joining:
+            self._joining = None
+            return
+        self.current = None
+        self.on_lost(upstream)
+        if self._stopping:
+            self.on_stopped()
+        elif isinstance(upstream, Link) or upstream.retiring:
+            self.seek()
+        else:
+            self._died()
+
+    def _died(self) -> None:
+        self._deaths += 1
+        if self._deaths >= DEATHS:
+            self.given_up = True
+            self._log.note(f"{DEATHS} workers ended in a row; no more are started")
+            self.on_given_up()
+        else:
+            self._loop.later(BACK_OFF_SECONDS[self._deaths - 1], self.seek)
+
+    def _trouble(self, text: str) -> None:
+        self._log.note(text)
+        if text not in self._warned:
+            self._warned.add(text)
+            self.on_trouble(text)

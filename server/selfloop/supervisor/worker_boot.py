@@ -1,0 +1,96 @@
+"""What the supervisor starts as a worker, by `python -I worker_boot.py`: make the process safe, then import the rest.
+
+In this order: the frames' descriptors move away from fd 0 and 1, so that no library can read or write between them; the
+locks that were inherited stay in this process alone; and a thread sees to it that the worker and all it has started end
+with the supervisor, even one that is killed. The kernel's own way to do that (prctl, PR_SET_PDEATHSIG) would not leave
+the worker the moment in which it ends its commands in good order.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import threading
+import time
+
+GRACE_SECONDS = 1.0
+"""How long the worker has to end by itself once the supervisor is gone."""
+_SIGKILL = 9
+
+
+def main() -> None:
+    """Run a worker."""
+    reader, writer = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    for name in os.listdir("/dev/fd"):
+        try:
+            if int(name) > 2:
+                os.set_inheritable(int(name), False)
+        except OSError:  # The listing's own descriptor is closed by now.
+            continue
+    threading.Thread(target=_end_with_supervisor, args=(reader,), daemon=True).start()
+    _find_package(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+    from selfloop.lsp.worker import main as work
+
+    try:
+        work(reader, writer)
+    finally:
+        _end_commands()
+
+
+def _find_package(folder: str) -> None:
+    """Make `selfloop` the package in `folder`, which is this one; whatever else lies there yields to every other."""
+    sys.path.insert(0, folder)
+    import selfloop  # noqa: F401
+
+    del sys.path[0]
+    sys.path.append(folder)
+
+
+def _end_with_supervisor(reader: int) -> None:
+    """Wait until the other end of the pipe is closed, which only the supervisor's end does; then end everything."""
+    poll = select.poll()
+    poll.register(reader, 0)  # No event is asked for; a hang-up is always told.
+    while not poll.poll():
+        pass
+    time.sleep(GRACE_SECONDS)
+    _end_commands()
+    os.kill(os.getpid(), _SIGKILL)
+
+
+def _end_commands() -> None:
+    """Kill every process below this one."""
+    for _ in range(20):
+        started = _descendants(os.getpid())
+        for pid in started:
+            try:
+                os.kill(pid, _SIGKILL)
+            except ProcessLookupError:
+                continue
+        if not started:
+            return
+        time.sleep(0.01)
+
+
+def _descendants(pid: int) -> list[int]:
+    """Return every process below this one that still runs; none where the system has no /proc."""
+    found: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:
+                children = [int(child) for child in file.read().split()]
+            for child in children:
+                with open(f"/proc/{child}/stat", encoding="utf-8", errors="replace") as file:
+                    zombie = file.read().rpartition(")")[2].split()[0] == "Z"
+                found += [*([] if zombie else [child]), *_descendants(child)]
+    except OSError:  # It has ended meanwhile.
+        return found
+    return found
+
+
+if __name__ == "__main__":
+    main()

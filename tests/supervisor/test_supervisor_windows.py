@@ -1,0 +1,223 @@
+"""Several windows on one workspace: one server, the others its clients; and the next one when it ends."""
+
+import os
+import signal
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+from supervisor_client import gone
+
+from selfloop.supervisor.claims import workspace_key
+
+URI = "file:///a.py"
+
+
+@pytest.fixture
+def pair(start, folder):
+    """A window that serves, and one that has joined it."""
+    first, second = start(), start()
+    first.initialize(folder)
+    assert first.status()["window"] == 1
+    second.initialize(folder)
+    assert second.status()["window"] == 2
+    return first, second
+
+
+def kill(pid):
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_a_second_window_is_served_by_the_same_worker_with_its_own_documents(pair):
+    first, second = pair
+    assert first.worker() == second.worker()
+    first.open(URI, "first")
+    second.open(URI, "second")
+    second.change(URI, 2, {"text": "second, changed"})
+    assert (first.text(URI), second.text(URI)) == ("first", "second, changed")
+    assert second.call("selfloop/gate/read", {"do": "twice"}) == 1
+    ask = {"do": "ask", "id": 7, "method": "workspace/applyEdit", "params": {"edit": {}}}
+    ids = [(window, window.ask("selfloop/gate/resolve", {**ask, "id": number})) for number, window in enumerate(pair)]
+    for number, (window, id) in enumerate(ids):
+        question = window.wait(lambda message: message.get("method") == "workspace/applyEdit")
+        window.send({"jsonrpc": "2.0", "id": question["id"], "result": number})
+        assert window.answer(id)["result"] == number
+    for window in pair:
+        window.nothing_more()
+
+
+def test_a_window_that_leaves_is_no_loss_to_the_others(pair):
+    first, second = pair
+    second.open(URI, "second")
+    assert second.text(URI) == "second"
+    assert second.end() == 0
+    assert first.status()["window"] == 1
+    heard = [method for window, method, _ in first.call("selfloop/gate/read", {"do": "heard"}) if window == 0]
+    assert heard == ["control/start", "control/windowOpened", "control/windowOpened", "control/windowClosed"]
+    assert len(first.lives()) == 1
+
+
+def test_the_death_of_the_worker_is_survived_by_every_window(pair):
+    for window in pair:
+        window.open(URI, f"{window.process.pid}")
+    asked = [(window, window.ask("selfloop/session/prompt", {"do": "effect and hold"})) for window in pair]
+    [pid] = {window.worker() for window in pair}
+    kill(pid)
+    for window, id in asked:
+        assert "It took effect." in window.answer(id)["error"]["message"]
+        assert window.text(URI) == f"{window.process.pid}"
+        window.nothing_more()
+
+
+@pytest.mark.parametrize("how", ["exit", "kill"])
+def test_when_the_server_ends_the_waiting_window_takes_over(pair, home, how):
+    first, second = pair
+    second.open(URI, "one")
+    second.change(URI, 2, {"text": "two"})
+    second.call("selfloop/model/setKey", {"origin": "https://a.example", "key": "k"})
+    read = second.ask("selfloop/session/list", {"do": "hold"})
+    done = second.ask("selfloop/session/prompt", {"do": "effect and hold"})
+    undone = second.ask("selfloop/session/prompt", {"do": "hold"})
+    old = second.worker()
+    if how == "exit":
+        assert first.end() == 0
+    else:
+        kill(first.process.pid)
+    assert "It took effect." in second.answer(done)["error"]["message"]
+    assert "did not take effect" in second.answer(undone)["error"]["message"]
+    assert gone(old, 2)
+    status = second.status()
+    assert (status["window"], status["start"]["pid"]) == (1, second.process.pid)
+    assert status["start"]["folders"][0]["owned"]
+    assert second.text(URI) == "two"
+    heard = second.call("selfloop/gate/read", {"do": "heard"})
+    assert ["selfloop/model/setKey", {"origin": "https://a.example", "key": "k"}] in [item[1:] for item in heard]
+    second.notify("$/cancelRequest", {"id": read})
+    assert second.answer(read)["error"]["code"] == -32800
+    second.nothing_more()
+    assert len((home / "effects").read_text().split()) == 1
+
+
+def test_of_many_waiting_windows_one_takes_over_and_the_others_join_it(pair, start, folder):
+    first, second = pair
+    third = start()
+    third.initialize(folder)
+    assert third.status()["window"] == 3
+    held = [(window, window.ask("selfloop/session/prompt", {"do": "effect and hold"})) for window in (second, third)]
+    lost = [(window, window.ask("selfloop/session/prompt", {"do": "hold"})) for window in (second, third)]
+    third.status()
+    second.status()
+    kill(first.process.pid)
+    for window, id in held:
+        assert "It took effect." in window.answer(id)["error"]["message"]
+    for window, id in lost:
+        assert "did not take effect" in window.answer(id)["error"]["message"]
+    one, other = second.status(), third.status()
+    assert one["pid"] == other["pid"]
+    assert {one["window"], other["window"]} == {1, 2}
+    successor, last = (second, third) if one["window"] == 1 else (third, second)
+    assert successor.end() == 0
+    assert last.status()["window"] == 1
+
+
+def test_every_folder_of_every_window_is_served_once(start, tmp_path):
+    folders = {name: tmp_path / name for name in "abcd"}
+    for folder in folders.values():
+        folder.mkdir()
+    one, two = start(), start()
+    one.initialize(folders["a"])
+    two.initialize(folders["b"])
+    assert one.worker() != two.worker()
+    three = start()
+    three.initialize(folders["a"], folders["b"], folders["c"])
+    assert three.worker() == one.worker()
+    heard = three.call("selfloop/gate/read", {"do": "heard"})
+    [told] = [params["folders"] for window, method, params in heard if method == "control/folders"]
+    owned = {folder["path"][-1]: folder["owned"] for folder in told}
+    assert owned == {"a": True, "b": False, "c": True}
+    four = start()
+    four.initialize(folders["c"])
+    assert four.worker() == one.worker()
+    event = {"added": [{"uri": folders["d"].as_uri(), "name": "d"}], "removed": []}
+    one.notify("workspace/didChangeWorkspaceFolders", {"event": event})
+    five = start()
+    one.worker()
+    five.initialize(folders["d"])
+    assert five.worker() == one.worker()
+
+
+def test_a_folder_is_the_same_by_every_path_that_leads_to_it(start, folder, tmp_path):
+    (tmp_path / "link").symlink_to(folder)
+    first, second = start(), start()
+    first.initialize(folder)
+    first.worker()
+    second.initialize(tmp_path / "link")
+    assert second.worker() == first.worker()
+
+
+def test_a_socket_that_somebody_left_behind_is_replaced(start, home, folder):
+    run = home / "data" / "run"
+    run.mkdir(parents=True)
+    stale = socket.socket(socket.AF_UNIX)
+    stale.bind(str(run / f"{workspace_key(str(folder))}.sock"))
+    stale.close()
+    first, second = start(), start()
+    first.initialize(folder)
+    first.worker()
+    second.initialize(folder)
+    assert second.worker() == first.worker()
+    assert stat.S_IMODE(run.stat().st_mode) == 0o700
+    assert not any(path.stat().st_mode & 0o077 for path in run.iterdir())
+
+
+def test_a_long_path_to_the_data_folder_finds_a_short_place_for_the_socket(home, folder):
+    from supervisor_client import clients
+
+    deep = home / ("x" * 60) / ("y" * 60)
+    deep.mkdir(parents=True)
+    with clients(deep) as start:
+        first, second = start(), start()
+        first.initialize(folder)
+        first.worker()
+        second.initialize(folder)
+        assert second.worker() == first.worker()
+        short = Path(f"/tmp/selfloop-{os.getuid()}")
+        assert stat.S_IMODE(short.stat().st_mode) == 0o700
+        assert list(short.glob(f"*-{workspace_key(str(folder))}.sock"))
+        second.end()
+        first.end()
+        assert not list(short.glob(f"*-{workspace_key(str(folder))}.sock"))
+
+
+def test_a_joined_window_hears_that_the_worker_was_given_up_and_can_bring_it_back(pair, home):
+    first, second = pair
+    (home / "die").write_text("4")
+    kill(first.worker())
+    for window in pair:
+        assert "selfloop.restart" in window.notified("window/showMessage")["message"]
+        assert window.fails("selfloop/status")["code"] == -32803
+    assert second.call("selfloop/restart", {"when": "now"})["restartId"]
+    assert first.worker() == second.worker()
+
+
+def test_a_window_that_comes_while_the_worker_is_given_up_is_told_so(start, home, folder):
+    (home / "die").write_text("5")
+    first, second = start(), start()
+    first.initialize(folder)
+    first.notified("window/showMessage")
+    second.initialize(folder)
+    assert "selfloop.restart" in second.notified("window/showMessage")["message"]
+
+
+def test_garbage_on_the_socket_harms_nobody(pair, home, folder):
+    first, second = pair
+    address = str(home / "data" / "run" / f"{workspace_key(str(folder))}.sock")
+    for data in (b"", b"GET / HTTP/1.1\r\n\r\n", b"Content-Length: 1000000000000\r\n\r\n", b"\0" * 100_000):
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.connect(address)
+            peer.sendall(data)
+            if data:
+                assert b'"error"' in peer.recv(4096)
+    assert first.worker() == second.worker()
+    assert len(first.lives()) == 1
