@@ -82,7 +82,8 @@ class Chat:
                 return self.isolated
             if not isolation:
                 isolation.append(asyncio.ensure_future(probe(self.settings)))
-            return await asyncio.shield(isolation[0])
+            self.isolated = await asyncio.shield(isolation[0])
+            return self.isolated
 
         self.gates = Gates(
             self.store,

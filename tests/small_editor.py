@@ -39,7 +39,8 @@ class SmallEditor:
 
     def type(self, path: str, text: str) -> None:
         """Let the user change the whole text of a document."""
-        self._put(path, text, self._buffers[path][1] + 1, True)
+        ending = "\r\n" if "\r\n" in text else "\n"
+        self._put(path, _in(text, ending), self._buffers[path][1] + 1, True)
 
     def save(self, path: str) -> None:
         """Write a document, with the byte order mark that the file has."""

@@ -18,6 +18,8 @@ LAYERS: list[set[str]] = [
     {"model", "sandbox", "storage"},
     {"gates"},
     {"agent"},
+    {"host"},
+    {"workshop"},
     {"session"},
     {"lsp"},
     {"__main__"},

@@ -27,7 +27,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import PurePosixPath
 from typing import Any, Self
 
-from attrs import define, frozen
+from attrs import frozen
 
 MODEL_NAME = "offline"
 _MOST_FILES_READ = 6
@@ -319,44 +319,28 @@ class _Server(ThreadingHTTPServer):
         """Stay silent: a client that goes away in the middle of an answer is nothing to report."""
 
 
-@define
-class _Chunks:
-    """The stream of one step, in OpenAI's format."""
+def _chunks(step: Step, input_tokens: int) -> Iterator[dict[str, Any]]:
+    """Return the stream of one step, in OpenAI's format."""
+    yield _chunk({"role": "assistant", "content": ""})
+    for word in re.findall(r"\S+\s*", step.text):
+        yield _chunk({"content": word})
+    written = len(step.text)
+    for index, (name, arguments) in enumerate(step.calls):
+        text = json.dumps(arguments, ensure_ascii=False)
+        written += len(text)
+        head = {"index": index, "id": f"call_{secrets.token_hex(6)}", "type": "function"}
+        yield _chunk({"tool_calls": [{**head, "function": {"name": name, "arguments": ""}}]})
+        for at in range(0, len(text), 64):
+            yield _chunk({"tool_calls": [{"index": index, "function": {"arguments": text[at : at + 64]}}]})
+    yield _chunk({}, "tool_calls" if step.calls else "stop")
+    usage = {"prompt_tokens": input_tokens, "completion_tokens": written // 4 + 1}
+    yield {**_chunk({}), "choices": [], "usage": {**usage, "total_tokens": sum(usage.values())}}
 
-    step: Step
-    input_tokens: int
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        yield self._chunk({"role": "assistant", "content": ""})
-        for word in re.findall(r"\S+\s*", self.step.text):
-            yield self._chunk({"content": word})
-        written = len(self.step.text)
-        for index, (name, arguments) in enumerate(self.step.calls):
-            text = json.dumps(arguments, ensure_ascii=False)
-            written += len(text)
-            head = {"index": index, "id": f"call_{secrets.token_hex(6)}", "type": "function"}
-            yield self._chunk({"tool_calls": [{**head, "function": {"name": name, "arguments": ""}}]})
-            for at in range(0, len(text), 64):
-                yield self._chunk({"tool_calls": [{"index": index, "function": {"arguments": text[at : at + 64]}}]})
-        yield self._chunk({}, "tool_calls" if self.step.calls else "stop")
-        output = written // 4 + 1
-        total = {
-            "prompt_tokens": self.input_tokens,
-            "completion_tokens": output,
-            "total_tokens": self.input_tokens + output,
-        }
-        yield {**self._chunk({}), "choices": [], "usage": total}
-
-    @staticmethod
-    def _chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish}
-        return {
-            "id": "offline",
-            "object": "chat.completion.chunk",
-            "created": int(time.time()),
-            "model": MODEL_NAME,
-            "choices": [choice],
-        }
+def _chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    head = {"id": "offline", "object": "chat.completion.chunk", "created": int(time.time()), "model": MODEL_NAME}
+    return {**head, "choices": [choice]}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -387,9 +371,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json(
                 400, {"error": {"message": str(error) or "This is no request.", "type": "invalid_request"}}
             )
-        self._stream(_Chunks(step, len(data) // 4))
+        self._stream(_chunks(step, len(data) // 4))
 
-    def _stream(self, chunks: _Chunks) -> None:
+    def _stream(self, chunks: Iterator[dict[str, Any]]) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
         self.send_header("Transfer-Encoding", "chunked")

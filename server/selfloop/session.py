@@ -1,10 +1,9 @@
 """One workspace and everything that serves it: the composition root.
 
-    Workspace ─┬─ Store, Sessions, Memory, Rules      storage/
-               ├─ Pool of worktrees, Isolation        sandbox/, made when first needed
-               ├─ ModelClient                         model/
+    Workspace ─┬─ Store, Sessions, Memory, journals   storage/
                ├─ Gates                               gates/
-               └─ Conversation, for each session      agent/
+               ├─ Conversation, for each session      agent/
+               └─ Workshop, once a turn needs it      model/, sandbox/
 
 It knows no LSP: updates go to a `Host`, which the editor's room (or a headless runner) is. What was cut off by a
 crash is taken up by `activate`, once the workspace is trusted.
@@ -13,63 +12,26 @@ crash is taken up by `activate`, once the workspace is trusted.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from selfloop.agent.context import EditorSnapshot
-from selfloop.agent.conversation import Conversation, Parts
-from selfloop.agent.prompts import Prompts
-from selfloop.agent.repomap import RepositoryMap
 from selfloop.changes import FileChange, unified_diff
-from selfloop.config import Folders, Settings
-from selfloop.errors import RequestFailed, SelfloopError
+from selfloop.config import Settings
+from selfloop.errors import RequestFailed
 from selfloop.gates.gate import GateRecord
 from selfloop.gates.gates import Gates
-from selfloop.gates.review import Editor
-from selfloop.model.client import ModelClient
-from selfloop.sandbox.isolation import Isolation, probe
-from selfloop.sandbox.pool import Pool
-from selfloop.sandbox.shadow import Shadow
+from selfloop.host import Host
 from selfloop.storage.journal import UpdateJournal
 from selfloop.storage.memory import Memory
-from selfloop.storage.rules import Rules
 from selfloop.storage.secrets import redact
 from selfloop.storage.sessions import Sessions
 from selfloop.storage.store import Store
-from selfloop.updates import Gate, GateInfo, MessageChunk, Notice, Update, UpdateEnvelope
+from selfloop.updates import Gate, GateInfo, Notice, Update
 
-logger = logging.getLogger(__name__)
-
-
-class Host(Protocol):
-    """What a workspace is given from above."""
-
-    folders: Folders
-    rules: Rules
-
-    def publish(self, envelope: UpdateEnvelope) -> None:
-        """Send an update to whoever listens."""
-
-    def gates_changed(self, workspace: Workspace) -> None:
-        """Gates were opened, decided or moved."""
-
-    def editor(self, workspace: Workspace) -> Editor:
-        """Return the user's open editors."""
-
-    def snapshot(self, workspace: Workspace) -> EditorSnapshot:
-        """Return what all windows together show of a workspace."""
-
-    def key(self, origin: str) -> str | None:
-        """Return the key that the user gave for an origin."""
-
-    def secrets(self) -> tuple[str, ...]:
-        """Return every secret value that is known, so that it is redacted wherever it turns up."""
-
-    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        """Run something in the background, and cancel it when everything ends."""
+if TYPE_CHECKING:
+    from selfloop.agent.conversation import Conversation
+    from selfloop.workshop import Workshop
 
 
 class Workspace:
@@ -92,14 +54,10 @@ class Workspace:
             on_decided=self._gate_decided,
             redact=self.redact,
         )
-        self.model = ModelClient(settings, keys=host.key)
         self._host = host
-        self._prompts = Prompts.load()
-        self._map = RepositoryMap()
+        self._workshop: Workshop | None = None
         self._journals: dict[str | None, UpdateJournal] = {}
         self._conversations: dict[str, Conversation] = {}
-        self._isolation: asyncio.Task[Isolation] | None = None
-        self._pool: asyncio.Task[Pool] | None = None
         self._mended: asyncio.Task[None] | None = None
         for sentence in self.store.notices:
             self.notice("warning", sentence)
@@ -118,11 +76,11 @@ class Workspace:
             await asyncio.shield(self._mended)
 
     async def _mend(self) -> None:
-        for sentence in await self.gates.recover(self._host.editor(self)):
+        for sentence in await self.gates.recover(self._host.editor(self.path)):
             self.notice("warning", sentence)
         for record in self.sessions.list():
             if self.sessions.state(record.id).get("running"):
-                self.conversation(record.id).resume(lambda: self._host.snapshot(self))
+                self.conversation(record.id).resume(lambda: self._host.snapshot(self.path))
 
     async def _prepare(self, mended: asyncio.Task[None]) -> None:
         await mended
@@ -131,79 +89,34 @@ class Workspace:
             self.store.prune, self.settings.retention_days, keep=keep, blobs=self.gates.images()
         )
         self.gates.forget(gone)
-        await self.isolation()
-        try:
-            await self.pool()
-        except SelfloopError as error:
-            self.notice("warning", error.message)
-        self.model.preload()
+        await self.workshop.warm()
 
     async def close(self) -> None:
         """Stop every turn where it can be taken up again, and close the files."""
         for conversation in self._conversations.values():
             await conversation.close()
         await self.gates.close()
-        for task in (self._pool, self._isolation):
-            if task is not None and not task.done():
-                task.cancel()
-        if self._pool is not None and self._pool.done() and not self._pool.cancelled() and not self._pool.exception():
-            await self._pool.result().close()
+        if self._workshop is not None:
+            await self._workshop.close()
         for journal in self._journals.values():
             journal.close()
         self.store.close()
 
     # Parts
 
-    async def isolation(self) -> Isolation:
-        """Return what the canary found, once for the life of the worker."""
-        if self._isolation is None:
-            self._isolation = self._host.spawn(probe(self.settings), "isolation")
-        return await asyncio.shield(self._isolation)
+    @property
+    def workshop(self) -> Workshop:
+        """What turns are made with; imported when it is first needed, because an editor waits for the rest."""
+        if self._workshop is None:
+            from selfloop.workshop import Workshop
 
-    async def pool(self) -> Pool:
-        """Return the pool of worktrees, made when first needed; a failure is tried again the next time."""
-        if self._pool is None or (self._pool.done() and (self._pool.cancelled() or self._pool.exception())):
-            self._pool = asyncio.ensure_future(self._open_pool())
-        return await asyncio.shield(self._pool)
-
-    async def _open_pool(self) -> Pool:
-        cache = self._host.folders.workspace_cache(self.path)
-        shadow = await Shadow.open(self.path, cache)
-        for sentence in shadow.notices:
-            self.notice("info", sentence)
-        pool = Pool(shadow, cache)
-        self._host.spawn(pool.refill(), "pool")
-        return pool
+            self._workshop = Workshop(self, self._host)
+        return self._workshop
 
     def conversation(self, session_id: str) -> Conversation:
         """Return a session's conversation, opened from its trajectory when it is not open yet."""
         if session_id not in self._conversations:
-            record = self.sessions.get(session_id)
-            trajectory = self.sessions.trajectory(session_id)
-            if trajectory.repaired:
-                self.notice("warning", trajectory.repaired, session_id)
-            self._conversations[session_id] = Conversation(
-                Parts(
-                    workspace=self.path,
-                    session=record,
-                    sessions=self.sessions,
-                    trajectory=trajectory,
-                    model=self.model,
-                    prompts=self._prompts,
-                    pool=self.pool,
-                    gates=self.gates,
-                    memory=self.memory,
-                    settings=self.settings,
-                    isolation=self.isolation,
-                    emit=lambda update: self.emit(update, session_id),
-                    redact=self.redact,
-                    outputs=self.sessions.outputs(session_id),
-                    uri=self.uri,
-                    secrets=self._host.secrets,
-                    streamed=lambda message_id: self._streamed(session_id, message_id),
-                    repository_map=self._map,
-                )
-            )
+            self._conversations[session_id] = self.workshop.open_conversation(self.sessions.get(session_id))
         return self._conversations[session_id]
 
     # Sessions
@@ -249,9 +162,10 @@ class Workspace:
     def use_model(self, settings: Settings) -> None:
         """Use other settings of the model from the next call on."""
         self.settings = settings
-        self.model = ModelClient(settings, keys=self._host.key)
+        if self._workshop is not None:
+            self._workshop.use_model(settings)
         for conversation in self._conversations.values():
-            conversation.parts.model = self.model
+            conversation.parts.model, conversation.parts.settings = self.workshop.model, settings
 
     # Updates
 
@@ -273,18 +187,13 @@ class Workspace:
         """Tell the user one sentence."""
         self.emit(Notice(severity=severity, text=self.redact(text)), session_id)
 
-    def _streamed(self, session_id: str, message_id: str) -> str:
-        """Return what clients were told of a message that was being written."""
-        updates = (envelope.update for envelope in self.updates(session_id).since(0))
-        return "".join(one.text for one in updates if isinstance(one, MessageChunk) and one.message_id == message_id)
-
     # Gates
 
     def _gate_published(self, record: GateRecord) -> None:
         if record.session_id in self._conversations:
             self._conversations[record.session_id].gate_published(record)
         self.emit(Gate(gate=self.gate_info(record)), record.session_id)
-        self._host.gates_changed(self)
+        self._host.gates_changed(self.path)
 
     def _gate_decided(self, decision: Any) -> None:
         if self.has_session(decision.session_id):
@@ -296,7 +205,7 @@ class Workspace:
 
     async def write_gate_diff(self, gate_id: str) -> Path:
         """Write a gate's whole diff to `.evo/gates/<id>.diff` and return the path."""
-        return await self.gates.write_diff(gate_id, self._host.editor(self))
+        return await self.gates.write_diff(gate_id, self._host.editor(self.path))
 
     # Naming and cleaning
 

@@ -39,7 +39,7 @@ def run() -> list[Figure]:
         with place() as (folder, env):
             for command, rows, variables in ((BARE, bare, None), (OURS, ours, env)):
                 client = Client(command, variables)
-                client.initialize(folder, trusted=False)
+                client.initialize(folder)
                 client.initialized()
                 if rows is ours:
                     client.request("selfloop/session/list", {})

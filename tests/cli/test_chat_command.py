@@ -85,7 +85,7 @@ def test_what_is_no_answer_reaches_the_agent_and_decides_nothing(
     model.extend(*EDITS, text("CONTINUE"), text("Why not."))
     done = selfloop("chat", cwd=trusted, env=env, input="document it\nyes please, and why?\n")
     assert greet(trusted) == GREETING, done.stdout
-    assert any("yes please, and why?" in str(request.messages) for request in model.requests)
+    assert any("yes please, and why?" in str(request.messages) for request in model.requests), done.stdout
 
 
 def test_an_empty_input_starts_nothing(trusted: Path, env: dict[str, str], model: ModelServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ async def test_an_approval_reaches_the_open_buffer_of_the_editor(
     editor: LspClient, workspace: Path, env: dict[str, str]
 ) -> None:
     uri = editor.open(workspace / "greet.py", "# unsaved\n" + GREETING)
-    done = selfloop("gate", "approve", cwd=workspace, env=env)
+    done = await asyncio.to_thread(selfloop, "gate", "approve", cwd=workspace, env=env)  # The editor must answer.
     assert done.returncode == 0, done.stderr
     assert done.stdout == "applied: greet.py\nThe gate is resolved (approve).\n"
     assert editor.buffers[uri] == "# unsaved\n" + CHANGED
@@ -110,11 +111,11 @@ async def test_a_digest_that_no_longer_fits_decides_nothing(
 async def test_a_conflict_is_told_and_the_exit_code_is_one(
     editor: LspClient, workspace: Path, env: dict[str, str]
 ) -> None:
-    (workspace / "greet.py").write_text(GREETING.replace("'Hello '", "'Good day '").replace("'Bye '", "'Farewell '"))
-    before = (workspace / "greet.py").read_text()
+    (workspace / "greet.py").write_text("Nothing of it is left.\n")
     done = selfloop("gate", "approve", cwd=workspace, env=env)
     assert done.returncode == 1
-    assert (workspace / "greet.py").read_text() == before
+    assert "greet.py" in done.stderr and "applied" not in done.stdout
+    assert (workspace / "greet.py").read_text() == "Nothing of it is left.\n"
 
 
 async def test_the_same_answer_again_is_no_error_and_another_is_refused(
@@ -208,7 +209,7 @@ def test_a_rule_is_remembered_listed_and_removed(workspace: Path, env: dict[str,
     assert "Ran it." in done.stdout, done.stdout
     rules = printed("rule", "list", cwd=workspace, env=env)["rules"]
     assert len(rules) == 1 and "echo twice" in rules[0]["rule"]
-    model.extend(text("NEW"), tools(call("shell", command="echo twice", network=True)), text("Ran it unasked."))
+    model.extend(tools(call("shell", command="echo twice", network=True)), text("Ran it unasked."))
     done = selfloop("chat", cwd=workspace, env=env, input="again\n")
     assert "Ran it unasked." in done.stdout and "Allow it?" not in done.stdout
     assert printed("rule", "remove", rules[0]["ruleId"], cwd=workspace, env=env) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -10,6 +11,8 @@ from gate_room import Room
 from selfloop import errors
 from selfloop.changes import EXECUTABLE
 from selfloop.gates.gate import EvidenceItem
+from selfloop.gates.review import ApplyOutcome, BufferEdit
+from small_editor import SmallEditor
 
 pytestmark = pytest.mark.unit
 
@@ -400,3 +403,38 @@ async def test_hunks_of_a_closed_gate_are_told_apart_from_unknown_ones(room: Roo
     with pytest.raises(errors.Decided, match="cancelled"):
         await approve(room, gate.gate_id, [first])
     assert room.read("a") == TEXT
+
+
+class Hasty(SmallEditor):
+    """An editor whose user types in the very moment of an edit."""
+
+    left = 1
+    typed = "zero\n"
+
+    async def apply(self, edits: Sequence[BufferEdit], *, label: str, prefer: int | None) -> ApplyOutcome:
+        if self.left:
+            self.left -= 1
+            self.type(edits[0].path, self.typed + self.text(edits[0].path))
+        return await super().apply(edits, label=label, prefer=prefer)
+
+
+async def test_typing_elsewhere_in_the_very_moment_does_not_stop_a_decision_on_hunks(room: Room) -> None:
+    room.write("a", TEXT)
+    room.editor = Hasty(room.path)
+    room.editor.open("a")
+    gate = room.propose(room.change("a", BOTH))
+    result = await approve(room, gate.gate_id, await room.hunks(gate))
+    assert result.conflicts == ()
+    assert room.editor.text("a") == "zero\n" + BOTH.decode()
+
+
+async def test_typing_in_the_very_moment_of_an_approval_of_the_whole_applies_nothing(room: Room) -> None:
+    room.write("a", TEXT)
+    room.editor = Hasty(room.path)
+    room.editor.open("a")
+    gate = room.propose(room.change("a", BOTH))
+    result = await approve(room, gate.gate_id)
+    assert result.applied == ()
+    assert result.conflicts
+    assert room.editor.text("a") == "zero\n" + TEXT.decode()
+    assert (await approve(room, gate.gate_id)).conflicts == ()

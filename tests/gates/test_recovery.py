@@ -144,7 +144,7 @@ def test_a_kill_at_any_line_of_an_approval_loses_nothing_and_applies_nothing_twi
     first.mkdir()
     total = killed_at(first, approving(prepare(first)), None)
     outcomes = set()
-    for line in points(total, 150):
+    for line in points(total, 100):
         home = tmp_path / str(line)
         home.mkdir()
         gate_id = prepare(home)
@@ -189,7 +189,7 @@ def test_a_kill_at_any_line_of_an_undo_loses_nothing_and_takes_nothing_back_twic
     home, gate_id = made("whole")
     total = killed_at(home, undoing(gate_id), None)
     outcomes = set()
-    for line in points(total, 80):
+    for line in points(total, 50):
         home, gate_id = made(str(line))
         killed_at(home, undoing(gate_id), line)
         room = open_room(home, state=home / "editor.json")

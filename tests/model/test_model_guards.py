@@ -14,7 +14,7 @@ import pytest
 from model_server import Answer, ModelServer, Pause, cut, event, garbage, redirect, status, text, tools
 from selfloop.config import Settings
 from selfloop.errors import ProviderError
-from selfloop.messages import Message, ToolSpec, Usage
+from selfloop.messages import Message, ToolCall, ToolSpec, Usage
 from selfloop.model.budget import Budget, Limits
 from selfloop.model.client import ModelClient
 
@@ -157,6 +157,21 @@ async def test_a_native_provider_streams_text_tool_calls_and_usage(native: Any) 
     assert reply.usage.cost_usd and budget.spent == reply.usage
     assert server.requests[0].headers["x-api-key"] == "native-key"
     assert "not-for-anthropic" not in json.dumps(server.requests[0].headers)
+
+
+async def test_a_native_prompt_is_marked_for_the_cache_at_its_system_text_and_its_end(native: Any) -> None:
+    server, client = native(anthropic_events(START, *WORDS, *END))
+    history = [
+        Message("system", "Rules."),
+        Message("user", "hi"),
+        Message("assistant", "", (ToolCall("toolu_0", "read_file", "{}"),)),
+        Message("tool", "text", tool_call_id="toolu_0"),
+    ]
+    await client.complete(history, [READ], budget=Budget(Limits()))
+    body = server.requests[0].body
+    assert "cache_control" in body["system"][-1]
+    assert "cache_control" in body["messages"][-1]["content"][-1]
+    assert json.dumps(body).count("cache_control") == 2
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ class Worker:
         self.texts = {}
         self.held = []
         self.questions = {}
-        self.updates = []
+        self.updates = [json.loads(line) for line in read_file("updates").splitlines()]
 
     def control(self, id, method, params):
         if method == "control/start":
@@ -99,6 +99,7 @@ class Worker:
                 if update["seq"] > params["after"] and update.get("sessionId") == params["sessionId"]:
                     notify(params["window"], "selfloop/update", update)
         elif method == "control/stop":
+            time.sleep(float(read_file("slow stop") or 0))
             append("stops", str(os.getpid()))
             sys.exit(0)
 
@@ -147,8 +148,16 @@ class Worker:
             for _ in range(params["count"]):
                 update = {"seq": len(self.updates) + 1, "sessionId": "s", "update": {"text": "x" * params["size"]}}
                 self.updates.append(update)
+                if params["size"] < 10:
+                    append("updates", json.dumps(update))
                 notify(window, "selfloop/update", update)
             answer(window, id, len(self.updates))
+        elif do == "store updates and die":
+            for _ in range(params["count"]):
+                update = {"seq": len(self.updates) + 1, "sessionId": "s", "update": {}}
+                self.updates.append(update)
+                append("updates", json.dumps(update))
+            os.kill(os.getpid(), signal.SIGKILL)
         elif do == "restart":
             answer(window, id, {"restartId": "r1"})
             notify(0, "control/restart", {"restartId": "r1"})

@@ -76,6 +76,17 @@ def test_a_lock_is_held_once_and_free_again(tmp_path):
     two.release()
 
 
+def test_a_lock_is_held_even_where_no_socket_can_be_made(tmp_path):
+    one, two = Claims(str(tmp_path / "data")), Claims(str(tmp_path / "data"))
+    (tmp_path / "data" / "run" / f"{workspace_key(str(tmp_path))}.sock").mkdir(parents=True)
+    claim = one.take(str(tmp_path))
+    assert claim is not None
+    assert claim.listener is None
+    assert two.take(str(tmp_path)) is None
+    assert two.join(str(tmp_path)) is None
+    one.release()
+
+
 def test_a_folder_of_somebody_else_is_not_used_for_sockets(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "run").symlink_to(tmp_path)

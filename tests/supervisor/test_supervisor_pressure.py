@@ -78,6 +78,24 @@ def test_changes_that_were_held_back_keep_their_place_before_what_follows(start,
     assert client.text("file:///big.py") == "big 11"
 
 
+def test_changes_that_were_held_back_come_before_the_answer_to_the_edit_that_made_them(start, folder):
+    client = start()
+    client.initialize(folder)
+    client.open(URI, "")
+    edit = {"do": "ask", "id": 7, "method": "workspace/applyEdit", "params": {}}
+    id = client.ask("selfloop/gate/resolve", edit)
+    question = client.wait(lambda message: message.get("method") == "workspace/applyEdit")
+    client.ask("selfloop/gate/read", {"do": "sleep", "seconds": 0.5})
+    client.open("file:///big.py", "x" * MEBIBYTE)
+    for version in range(2, 5):
+        client.change(URI, version, {"text": f"edited {version}"})
+    client.send({"jsonrpc": "2.0", "id": question["id"], "result": {"applied": True}})
+    assert client.answer(id)["result"] == {"applied": True}
+    heard = client.call("selfloop/gate/read", {"do": "heard"})
+    order = [method for window, method, _ in heard if method in ("textDocument/didChange", None)]
+    assert order == ["textDocument/didChange", None]
+
+
 def test_a_worker_that_takes_nothing_makes_the_editor_wait_and_memory_stays_bounded(start, folder):
     client = start()
     client.initialize(folder)

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -217,7 +218,81 @@ def test_garbage_on_the_socket_harms_nobody(pair, home, folder):
         with socket.socket(socket.AF_UNIX) as peer:
             peer.connect(address)
             peer.sendall(data)
-            if data:
-                assert b'"error"' in peer.recv(4096)
+            received = b""
+            while data and b'"error"' not in received:
+                received += peer.recv(4096)
     assert first.worker() == second.worker()
     assert len(first.lives()) == 1
+
+
+def test_what_is_asked_while_the_server_ends_waits_for_the_next_one(pair, home):
+    first, second = pair
+    (home / "slow stop").write_text("1")
+    held = second.ask("selfloop/session/prompt", {"do": "effect and hold"})
+    second.worker()
+    first.call("shutdown")
+    first.notify("exit")
+    time.sleep(0.3)
+    asked = second.ask("selfloop/session/prompt", {"do": "effect"})
+    assert "It took effect." in second.answer(held)["error"]["message"]
+    message = second.answer(asked)
+    assert "result" in message or "did not take effect" in message["error"]["message"]
+    second.nothing_more()
+
+
+def test_a_window_with_nothing_in_flight_waits_while_the_server_ends_and_loses_nothing(pair, home):
+    first, second = pair
+    second.open(URI, "a")
+    (home / "slow stop").write_text("1")
+    first.call("shutdown")
+    first.notify("exit")
+    time.sleep(0.3)
+    asked = [second.ask("selfloop/session/prompt", {"do": "effect"}) for _ in range(3)]
+    (home / "slow stop").unlink()
+    for id in asked:
+        assert "result" in second.answer(id)
+    assert second.text(URI) == "a"
+    assert len((home / "effects").read_text().split()) == 3
+
+
+@pytest.mark.slow
+def test_a_server_that_hangs_is_named_to_the_user_of_the_next_window(start, folder):
+    first, second = start(), start()
+    first.initialize(folder)
+    first.worker()
+    os.kill(first.process.pid, signal.SIGSTOP)
+    second.initialize(folder)
+    asked = second.ask("selfloop/status")
+    assert "does not answer" in second.notified("window/showMessage", 20)["message"]
+    kill(first.process.pid)
+    assert second.answer(asked)["result"]["window"] == 1
+    second.nothing_more()
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_updates_that_a_worker_stored_but_did_not_send_come_from_the_next_one(pair, joined):
+    first, second = pair
+    window = second if joined else first
+    window.call("selfloop/session/prompt", {"do": "updates", "count": 3, "size": 1})
+    assert [window.notified("selfloop/update")["seq"] for _ in range(3)] == [1, 2, 3]
+    window.ask("selfloop/session/prompt", {"do": "store updates and die", "count": 4})
+    assert [window.notified("selfloop/update")["seq"] for _ in range(4)] == [4, 5, 6, 7]
+    window.call("selfloop/session/prompt", {"do": "updates", "count": 1, "size": 1})
+    assert window.notified("selfloop/update")["seq"] == 8
+
+
+def test_updates_that_a_dead_server_did_not_send_come_from_the_next_one(pair, start, folder):
+    first, second = pair
+    third = start()
+    third.initialize(folder)
+    third.worker()
+    for window in (second, third):
+        window.call("selfloop/session/prompt", {"do": "updates", "count": 2, "size": 1})
+    assert [second.notified("selfloop/update")["seq"] for _ in range(2)] == [1, 2]
+    assert [third.notified("selfloop/update")["seq"] for _ in range(2)] == [3, 4]
+    kill(first.process.pid)
+    # Each was sent the updates of its own window only, so it lacks those that came after its last one.
+    assert [second.notified("selfloop/update")["seq"] for _ in range(2)] == [3, 4]
+    assert third.status()["pid"] == second.status()["pid"]
+    third.nothing_more()
+    second.nothing_more()

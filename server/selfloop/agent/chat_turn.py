@@ -286,6 +286,7 @@ class ChatTurn:
             settings=parts.settings,
             window_chars=max(_CHARS[0], min(_CHARS[1], parts.model.context_limit() // 3)),
             redact=parts.redact,
+            known_secrets=parts.secrets,
             show_plan=lambda entries: parts.emit(Plan(entries=entries)),
             record=chat.record,
         )

@@ -30,7 +30,7 @@ from selfloop.agent.repomap import RepositoryMap
 from selfloop.agent.reporting import Channel, new_id
 from selfloop.agent.workplace import Workplace
 from selfloop.config import Settings
-from selfloop.errors import BudgetExceeded, SelfloopError
+from selfloop.errors import BudgetExceeded, SelfloopError, StoreError
 from selfloop.messages import Usage
 from selfloop.updates import MessageUpdate, Notice, State, StopReason, Update, UsageUpdate
 
@@ -231,14 +231,17 @@ class Conversation:
             self.record("gate_opened", {"gate_id": record.gate_id, "type": record.subject_type, "title": record.title})
 
     async def close(self) -> None:
-        """Stop where the next worker can go on, and close the trajectory."""
+        """Stop where the next worker can go on, and close the trajectory. Closing twice is no error."""
+        if self.suspending:
+            return
         self.suspending = True
         tasks = [task for task in (self._serving, *self._chores) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if not self.running:
-            self.record("session_end", {"session_id": self.parts.session.id})
+        if self.state.turn_id is None and not self.state.waiting:
+            with contextlib.suppress(StoreError):
+                self.record("session_end", {"session_id": self.parts.session.id})
         self.parts.trajectory.close()
 
     async def discard(self) -> None:

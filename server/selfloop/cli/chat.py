@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -34,6 +35,8 @@ from selfloop.lsp.protocol import (
     SessionNewParams,
     SessionPromptParams,
     SessionPromptResult,
+    SessionReadParams,
+    SessionReadResult,
     SessionRef,
     SessionResumeParams,
     SessionResumeResult,
@@ -62,13 +65,12 @@ _COMMANDS = {
     "/exit": "leave",
 }
 _AT_ONCE = ("/cancel", "/steer")
-_REMEMBERED_UPDATES = 200
-"""So many of a session's last updates are looked through for what was said last."""
+_RECALLED_MESSAGES = 6
+"""So many are printed again when a session is gone on with."""
 
 
 def run(folder: Path, session_id: str | None) -> int:
     """Hold a conversation until the user leaves, and return the exit code."""
-    folder = folder.expanduser().absolute()
     live = sys.stdin.isatty() and sys.stdout.isatty()
     if folder.is_dir() and not system.is_trusted(folder):
         _offer_trust(folder, ask=live)
@@ -88,7 +90,7 @@ def _offer_trust(folder: Path, *, ask: bool) -> None:
     )
     if not ask:
         raise RequestFailed(f"{explanation} Nothing was started; `selfloop trust {folder}` trusts it.")
-    click.echo(explanation)
+    click.echo(showing.visible(explanation))
     if not click.confirm("Trust this folder?"):
         raise RequestFailed("The folder stays untrusted, so nothing was started.")
     system.trust(folder, remove=False, listing=False, as_json=False)
@@ -119,8 +121,9 @@ class Chat(Window):
     async def run(self, client: Client, session_id: str | None, *, live: bool) -> int:
         """Talk until the user leaves or the server ends, and return the exit code."""
         self._client = client
-        self._questions = Questions(client, self._screen, self._folder.as_uri(), changed=self._refresh)
         self._status = await client.ask("selfloop/status", Empty(), StatusResult)
+        root = next(iter(self._status.folders), self._folder.as_uri())
+        self._questions = Questions(client, self._screen, root, changed=self._refresh)
         with contextlib.ExitStack() as around:
             self._lines = self._keyboard(around) if live else Pipe()
             self._ready = True
@@ -187,13 +190,14 @@ class Chat(Window):
         if self._session is None:
             created = await self._client.ask("selfloop/session/new", SessionNewParams(), SessionRef)
             self._session = created.session_id
-        was_running, self._running = self._running, True
+        was_running = self._running
+        self._set_running(True)  # Known before the answer comes, which the turn's own updates may overtake.
         self._sent.append(text)
         params = SessionPromptParams(session_id=self._session, text=text, delivery="steer" if steer else None)
         try:
             answer = await self._client.ask("selfloop/session/prompt", params, SessionPromptResult)
         except SelfloopError:
-            self._running = was_running
+            self._set_running(was_running)
             self._sent.remove(text)
             raise
         if answer.delivery == "queue":
@@ -260,7 +264,7 @@ class Chat(Window):
 
     def _greet(self) -> None:
         model = showing.visible(self._status.model or "no model yet: see `selfloop doctor`")
-        self._screen.say(f"Selfloop {self._status.version} in {self._folder}", "bold")
+        self._screen.say(f"Selfloop {self._status.version} in {showing.visible(str(self._folder))}", "bold")
         self._screen.say(f"{model}; isolation {self._status.isolation}; /help lists the commands", "dim")
         if self._status.gates_pending:
             self._screen.say(f"{self._status.gates_pending} open gate(s): `selfloop gate list`", "yellow")
@@ -275,15 +279,17 @@ class Chat(Window):
             "selfloop/session/resume", SessionResumeParams(session_id=session_id), SessionResumeResult
         )
         self._begin(session_id)
-        for envelope in (await sessions.history(self._client, session_id))[-_REMEMBERED_UPDATES:]:
-            if isinstance(envelope.update, MessageUpdate):
-                self._print(envelope.update)
+        page = await self._client.ask(
+            "selfloop/session/read", SessionReadParams(session_id=session_id), SessionReadResult
+        )
+        messages = [envelope.update for envelope in page.updates if isinstance(envelope.update, MessageUpdate)]
+        for message in messages[-_RECALLED_MESSAGES:]:
+            self._print(message)
         self._seq = max(self._seq, resumed.seq)
         known = await self._client.ask("selfloop/session/list", Empty(), SessionListResult)
-        self._running = any(row.session_id == session_id and row.state == "running" for row in known.sessions)
         gates = await self._client.ask("selfloop/gate/list", GateListParams(state="open"), GateListResult)
         self._questions.begin([gate for gate in gates.gates if gate.session_id == session_id])
-        self._questions.turn(running=self._running)
+        self._set_running(any(row.session_id == session_id and row.state == "running" for row in known.sessions))
 
     async def _farewell(self) -> None:
         if self._session is None:
@@ -293,7 +299,8 @@ class Chat(Window):
                 await self._cancel()
         for gate in self._questions.gates.values():
             self._screen.say(f"Still open: `selfloop gate show {gate.gate_id}`", "yellow")
-        self._screen.say(f"Go on with: selfloop chat {self._folder} --session {self._session}", "dim")
+        again = f"selfloop chat {shlex.quote(str(self._folder))} --session {self._session}"
+        self._screen.say(f"Go on with: {showing.visible(again)}", "dim")
 
     def _fail(self, sentence: str) -> None:
         """Tell a failure. A script learns of it by the exit code; a person has read it."""
@@ -305,10 +312,12 @@ class Chat(Window):
 
     def update(self, envelope: UpdateEnvelope) -> None:
         """Print an update of this session, or of the workspace itself."""
-        if envelope.session_id is not None:
-            if envelope.session_id != self._session or envelope.seq <= self._seq:
-                return
-            self._seq = envelope.seq
+        if envelope.session_id is None:
+            super().update(envelope)
+            return
+        if envelope.session_id != self._session or envelope.seq <= self._seq:
+            return
+        self._seq = envelope.seq
         match envelope.update:
             case MessageChunk(message_id=message_id, text=text):
                 self._screen.chunk(message_id, text)
@@ -326,7 +335,7 @@ class Chat(Window):
                 self.message(severity, text)
             case UsageUpdate() as usage:
                 self._usage = usage
-            case Gate(gate=gate) if gate.session_id == self._session:
+            case Gate(gate=gate):
                 self._questions.note(gate)
             case State() as state:
                 self._note_state(state)
@@ -345,8 +354,7 @@ class Chat(Window):
             self._screen.say(f"› {showing.visible(message.text)}", "bold")
 
     def _note_state(self, state: State) -> None:
-        self._running = state.state == "running"
-        if self._running:
+        if state.state == "running":
             self._screen.turn_started()
         else:
             self._screen.turn_ended()
@@ -354,7 +362,11 @@ class Chat(Window):
                 self._fail("(stopped by an error)")
             elif state.stop_reason not in (None, "end_turn"):
                 self._screen.say(f"({sessions.stopped(str(state.stop_reason))})", "yellow")
-        self._questions.turn(running=self._running)
+        self._set_running(state.state == "running")
+
+    def _set_running(self, running: bool) -> None:
+        self._running = running
+        self._questions.turn(running=running)
 
     def _refresh(self) -> None:
         self._changed.set()

@@ -26,6 +26,7 @@ import click
 import msgspec
 
 import selfloop
+from selfloop.cli.showing import visible
 from selfloop.config import Folders
 from selfloop.errors import CONTENT_MODIFIED, INVALID_PARAMS, InvalidInput, RequestFailed, SelfloopError, Stale
 from selfloop.lsp.protocol import METHODS, UPDATE
@@ -61,7 +62,7 @@ class Window:
     def message(self, severity: Severity, text: str) -> None:
         """Show a sentence of the server."""
         if severity != "info":
-            click.echo(f"{severity}: {text}", err=True)
+            click.echo(f"{severity}: {visible(text)}", err=True)
 
     def answer(self, method: str, params: Any) -> Any:
         """Return the result of a request of the server.
@@ -93,14 +94,13 @@ async def connect(
     """Start a server on a folder and open it as one window; at the end it is shut down.
 
     Args:
-        folder: the workspace.
+        folder: the workspace, as an absolute path.
         window: what is done with what the server sends unasked.
         environment: variables for the server, over this process's own.
 
     Raises:
         SelfloopError: the folder cannot be opened, or the server does not start.
     """
-    folder = Path(os.path.abspath(folder.expanduser()))  # noqa: PTH100, ASYNC240 - no link is followed here
     if not await asyncio.to_thread(folder.is_dir):
         raise InvalidInput(f"{folder} is no folder, so nothing was opened; name one that is there.")
     try:
@@ -147,7 +147,7 @@ class Client:
                 "processId": os.getpid(),
                 "clientInfo": {"name": "selfloop-terminal", "version": selfloop.__version__},
                 "rootUri": folder.as_uri(),
-                "workspaceFolders": [{"uri": folder.as_uri(), "name": folder.name}],
+                "workspaceFolders": [{"uri": folder.as_uri(), "name": _text(folder.name)}],
                 "capabilities": self._window.capabilities,
                 "initializationOptions": self._window.options,
             },
@@ -214,7 +214,10 @@ class Client:
     def _send(self, message: dict[str, Any]) -> None:
         if message.get("params", ...) is None:
             del message["params"]
-        body = encoder.encode({"jsonrpc": "2.0", **message})
+        try:
+            body = encoder.encode({"jsonrpc": "2.0", **message})
+        except UnicodeEncodeError as error:
+            raise InvalidInput("The text holds bytes that are no UTF-8, so it was not sent; write it anew.") from error
         assert self._process.stdin is not None  # noqa: S101 - it was asked for
         self._process.stdin.write(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
 
@@ -308,6 +311,11 @@ class _Message(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Message)
+
+
+def _text(name: str) -> str:
+    """Return a file's name as valid text, whatever bytes it has."""
+    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _length(head: bytes) -> int:

@@ -43,7 +43,7 @@ class Check:
 
 def run(folder: Path, *, as_json: bool) -> int:
     """Check everything, print it, and return the exit code: 1 when something needed is missing."""
-    checks = asyncio.run(_check_all(folder.expanduser().absolute()))
+    checks = asyncio.run(_check_all(folder))
     good = all(check.state != "missing" for check in checks)
     if as_json:
         click.echo(msgspec.json.encode({"ok": good, "checks": [asdict(check) for check in checks]}))
@@ -53,7 +53,7 @@ def run(folder: Path, *, as_json: bool) -> int:
         mark, colour = _MARKS[check.state]
         click.echo(f"{click.style(mark, colour)} {check.name.ljust(width)}  {showing.visible(check.detail)}")
         if check.mend is not None and check.state != "ok":
-            click.echo(f"  {' ' * width}  → {check.mend}")
+            click.echo(f"  {' ' * width}  → {showing.visible(check.mend)}")
     return 0 if good else 1
 
 

@@ -5,6 +5,7 @@ Invariant: nothing but click is imported before a command runs, so `selfloop --h
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -18,7 +19,17 @@ from selfloop.errors import SelfloopError
 if TYPE_CHECKING:
     from selfloop.cli.client import Client
 
-_FOLDER = click.Path(path_type=Path)
+
+class _Folder(click.ParamType):
+    """A path made absolute as it was typed: no link is followed."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        return Path(os.path.abspath(os.path.expanduser(value)))  # noqa: PTH100, PTH111 - Path keeps `..`
+
+
+_FOLDER = _Folder()
 
 folder_option = click.option("--folder", "-C", type=_FOLDER, default=".", help="The workspace; default: this folder.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the protocol's result as one JSON object.")
@@ -36,7 +47,9 @@ class _Terminal(click.Group):
         try:
             return super().invoke(ctx)
         except SelfloopError as error:
-            raise click.ClickException(error.message) from error
+            from selfloop.cli.showing import visible
+
+            raise click.ClickException(visible(error.message)) from error
         except KeyboardInterrupt:
             ctx.exit(130)
 
@@ -65,13 +78,14 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("folder", type=_FOLDER, default=".")
+@click.argument("folder", type=_FOLDER, required=False)
+@click.option("--folder", "-C", "option", type=_FOLDER, default=".", help="The same as FOLDER.")
 @click.option("--session", "session_id", metavar="ID", help="Go on with this session.")
-def chat(folder: Path, session_id: str | None) -> None:
+def chat(folder: Path | None, option: Path, session_id: str | None) -> None:
     """Talk to the agent about a folder, and decide on its changes hunk by hunk."""
     from selfloop.cli.chat import run
 
-    sys.exit(run(folder, session_id))
+    sys.exit(run(folder or option, session_id))
 
 
 @main.command()
@@ -104,7 +118,7 @@ def status(folder: Path, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("folder", type=_FOLDER, default=None, required=False)
+@click.argument("folder", type=_FOLDER, required=False)
 @click.option("--folder", "-C", "option", type=_FOLDER, default=".", help="The same as FOLDER.")
 @click.option("--remove", is_flag=True, help="Trust the folder no longer.")
 @click.option("--list", "listing", is_flag=True, help="List the trusted folders.")
@@ -113,7 +127,7 @@ def trust(folder: Path | None, option: Path, remove: bool, listing: bool, as_jso
     """Trust a folder (and what is in it): let Selfloop run a model, git and fenced commands there."""
     from selfloop.cli import system
 
-    system.trust((folder or option).expanduser().absolute(), remove=remove, listing=listing, as_json=as_json)
+    system.trust(folder or option, remove=remove, listing=listing, as_json=as_json)
 
 
 # Gates

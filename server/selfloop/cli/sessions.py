@@ -78,6 +78,8 @@ def session_line(session: SessionInfo) -> list[str]:
 
 def transcript(updates: list[Update]) -> Iterator[str]:
     """Yield what a person would want to read again: messages, finished tool calls, gates and notices."""
+    told: dict[str, str] = {}
+    """The state that was told last, by gate."""
     for update in updates:
         match update:
             case MessageUpdate(role="user"):
@@ -87,7 +89,8 @@ def transcript(updates: list[Update]) -> Iterator[str]:
                 yield showing.visible(update.text) + cut
             case ToolCallUpdate(status="completed" | "failed"):
                 yield tool_line(update)
-            case Gate():
+            case Gate() if told.get(update.gate.gate_id) != update.gate.state:
+                told[update.gate.gate_id] = update.gate.state
                 yield f"◆ gate {update.gate.gate_id} {update.gate.state}: {showing.visible(update.gate.title)}"
             case Task():
                 yield f"— task {update.number} —"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -114,19 +115,22 @@ def trust(folder: Path, *, remove: bool, listing: bool, as_json: bool) -> None:
     from selfloop.storage.trust import TrustList
 
     trusted = TrustList(Folders.of_user().data)
+    name = showing.visible(str(folder))
     if remove and not trusted.remove(folder):
-        raise RequestFailed(f"{folder} was not on the list, so nothing was changed; `selfloop trust --list` shows it.")
+        raise RequestFailed(f"{name} was not on the list, so nothing was changed; `selfloop trust --list` shows it.")
     if not remove and not listing:
         trusted.add(folder)
     if as_json:
-        click.echo(msgspec.json.encode({"trusted": [str(path) for path in trusted.list()]}))
+        click.echo(
+            msgspec.json.encode({"trusted": [os.fsencode(path).decode("utf-8", "replace") for path in trusted.list()]})
+        )
     elif listing:
-        click.echo("\n".join(map(str, trusted.list())) or "No folder is trusted yet.")
+        click.echo("\n".join(showing.visible(str(path)) for path in trusted.list()) or "No folder is trusted yet.")
     elif remove:
         still = " It still is, as part of a trusted folder." if trusted.is_trusted(folder) else ""
-        click.echo(f"{folder} is no longer trusted by itself.{still}")
+        click.echo(f"{name} is no longer trusted by itself.{still}")
     else:
-        click.echo(f"{folder} is trusted: Selfloop may run its model, git and fenced commands there.")
+        click.echo(f"{name} is trusted: Selfloop may run its model, git and fenced commands there.")
 
 
 def is_trusted(folder: Path) -> bool:

@@ -15,7 +15,7 @@ from typing import Literal
 from attrs import evolve
 
 from selfloop.changes import FileChange, file_change, reverse
-from selfloop.errors import Decided, InvalidInput, Stale, Unknown
+from selfloop.errors import Decided, InvalidInput, Stale, StoreError, Unknown
 from selfloop.gates.applying import Conflicts, carry_out, step_for
 from selfloop.gates.gate import Decision, HunkState
 from selfloop.gates.ledger import Application, Proposal, Step
@@ -27,6 +27,9 @@ from selfloop.gates.undoing import plan_undo
 
 HunkRefs = Sequence[tuple[str, str]]
 """Ids of hunks, each with the digest that was shown."""
+
+_ATTEMPTS = 3
+"""How often a decision on hunks is carried out anew because the user typed elsewhere at that moment."""
 
 
 class Decisions:
@@ -48,41 +51,40 @@ class Decisions:
         window: int | None,
     ) -> Resolution:
         """See `Gates.resolve`."""
+        status: Literal["approved", "rejected"] = "approved" if option_id == "approve" else "rejected"
         async with self._lock:
-            proposal = self._shelf.load(gate_id)
-            status: Literal["approved", "rejected"] = "approved" if option_id == "approve" else "rejected"
-            chosen = _undecided(proposal, option_id, status, hunks)
-            if not chosen:
-                named = None if hunks is None else [hunk_id for hunk_id, _ in hunks]
-                return Resolution(proposal.record, self._applied_paths(proposal, named))
-            reviews = await self._shelf.reviews(proposal, editor)
-            if hunks is None:
-                current = self._shelf.with_digest(proposal, reviews).digest
-                if shown is None and status == "approved":
-                    raise InvalidInput(
-                        "An approval needs the gate's digest, so nothing was approved; read the gate first."
-                    )
-                if shown is not None and shown != current:
-                    raise Stale("What this gate would do has changed, so nothing was done; read it and decide anew.")
-            steps: list[Step] = []
-            if status == "approved":
+            attempts = 1 if hunks is None else _ATTEMPTS
+            while True:
+                attempts -= 1
+                proposal = self._shelf.load(gate_id)
+                chosen = _undecided(proposal, option_id, status, hunks)
+                if not chosen:
+                    named = None if hunks is None else [hunk_id for hunk_id, _ in hunks]
+                    return Resolution(proposal.record, self._applied_paths(proposal, named))
+                reviews = await self._shelf.reviews(proposal, editor)
+                if hunks is None:
+                    _check_digest(self._shelf.with_digest(proposal, reviews).digest, shown, status)
+                if self._shelf.load(gate_id) is not proposal:
+                    if attempts:
+                        continue
+                    raise Stale("The proposal has just changed, so nothing was done; read the gate and decide anew.")
+                if status == "rejected":
+                    self._record_rejection(proposal, chosen, comment, key)
+                    return Resolution(await self._shelf.refresh(gate_id, editor))
                 steps, conflicts = _plan(reviews, chosen)
                 if conflicts:
                     return Resolution(proposal.record, (), conflicts)
-            if self._shelf.load(gate_id) is not proposal:
-                raise Stale("The proposal changed in this moment, so nothing was done; read the gate and decide anew.")
-            application = Application(
-                0, gate_id, "apply", "begun", tuple(steps), option_id, comment, key, tuple(chosen)
-            )
-            if status == "rejected":
-                self._record_rejection(proposal, application)
-                return Resolution(await self._shelf.refresh(gate_id, editor))
-            application, conflicts = await self._carry_out(application, editor, proposal.record.title, window)
-            if conflicts:
-                return Resolution(await self._shelf.refresh(gate_id, editor), (), conflicts)
-            self._record_approval(evolve(application, state="done"))
-            paths = tuple(step.path for step in steps)
-            return Resolution(await self._shelf.refresh(gate_id, editor), paths)
+                application, conflicts = await self._carry_out(
+                    Application(0, gate_id, "apply", "begun", tuple(steps), option_id, comment, key, tuple(chosen)),
+                    editor,
+                    proposal.record.title,
+                    window,
+                )
+                if not conflicts:
+                    return await self._approved(application, editor)
+                # The user may have typed in between: decisions on hunks hold wherever those have moved.
+                if not attempts or await self._shelf.reviews(proposal, editor) == reviews:
+                    return Resolution(await self._shelf.refresh(gate_id, editor), (), conflicts)
 
     async def undo(self, gate_id: str, editor: Editor, key: str | None, window: int | None) -> Resolution:
         """See `Gates.undo`."""
@@ -124,6 +126,15 @@ class Decisions:
                 await self._shelf.refresh(application.gate_id, editor)
             return sentences
 
+    async def _approved(self, application: Application, editor: Editor) -> Resolution:
+        paths = tuple(step.path for step in application.steps)
+        try:
+            self._record_approval(evolve(application, state="done"))
+        except StoreError as error:
+            done = f"What you approved was applied ({', '.join(paths) or 'nothing had to change'})"
+            raise StoreError(f"{done}, but not recorded: {error.message} The next start records it.") from error
+        return Resolution(await self._shelf.refresh(application.gate_id, editor), paths)
+
     async def _carry_out(
         self, application: Application, editor: Editor, label: str, window: int | None
     ) -> tuple[Application, Conflicts]:
@@ -142,15 +153,31 @@ class Decisions:
         with self._shelf.store.transaction() as connection:
             self._shelf.ledger.update(evolve(application, state="failed"), connection)
 
-    def _record_rejection(self, proposal: Proposal, application: Application) -> None:
-        after = _decided(proposal, application.hunk_ids, "rejected", application.comment)
+    def _record_rejection(
+        self, proposal: Proposal, hunk_ids: Sequence[str], comment: str | None, key: str | None
+    ) -> None:
+        after = _decided(proposal, hunk_ids, "rejected", comment)
         with self._shelf.store.transaction(durable=True) as connection:
             self._shelf.ledger.save(after, connection)
-            contents = [proposal.hunks[hunk_id].content for hunk_id in application.hunk_ids]
+            contents = [proposal.hunks[hunk_id].content for hunk_id in hunk_ids]
             self._shelf.ledger.remember_rejections(proposal.record.session_id, contents, connection)
-            self._shelf.store.note_outcome(application.key, connection)
+            self._shelf.store.note_outcome(key, connection)
         self._shelf.keep(after)
-        self._tell(after, application)
+        withdrawn = [
+            back
+            for change in after.files
+            if any(hunk.id in hunk_ids for hunk in change.hunks) and (back := withdrawal(change, hunk_ids)) is not None
+        ]
+        self._on_decided(
+            Decision(
+                after.record.gate_id,
+                after.record.session_id,
+                "reject",
+                rejected=tuple(change for back in withdrawn if (change := reverse(back)) is not None),
+                withdrawn=tuple(withdrawn),
+                comment=comment,
+            )
+        )
 
     def _record_approval(self, application: Application) -> None:
         after = _decided(self._shelf.load(application.gate_id), application.hunk_ids, "approved", application.comment)
@@ -160,7 +187,11 @@ class Decisions:
             self._shelf.store.note_outcome(application.key, connection)
         self._shelf.keep(after)
         if application.state == "done":
-            self._tell(after, application)
+            changes = [change for step in application.steps if (change := _change_of(step)) is not None]
+            record = after.record
+            self._on_decided(
+                Decision(record.gate_id, record.session_id, "approve", tuple(changes), comment=application.comment)
+            )
 
     def _record_undo(self, application: Application) -> None:
         proposal = self._shelf.load(application.gate_id)
@@ -181,25 +212,6 @@ class Decisions:
                     self._shelf.ledger.update(evolve(earlier, steps=steps, state=state), connection)
             self._shelf.store.note_outcome(application.key, connection)
         self._shelf.keep(after)
-
-    def _tell(self, proposal: Proposal, application: Application) -> None:
-        rejected = application.hunk_ids if application.option_id != "approve" else ()
-        withdrawn = [
-            back
-            for change in proposal.files
-            if any(hunk.id in rejected for hunk in change.hunks) and (back := withdrawal(change, rejected)) is not None
-        ]
-        self._on_decided(
-            Decision(
-                application.gate_id,
-                proposal.record.session_id,
-                application.option_id,
-                tuple(change for step in application.steps if (change := _change_of(step)) is not None),
-                tuple(change for back in withdrawn if (change := reverse(back)) is not None),
-                tuple(withdrawn),
-                application.comment,
-            )
-        )
 
     def _applied_paths(self, proposal: Proposal, hunk_ids: Sequence[str] | None) -> tuple[str, ...]:
         applications = self._shelf.ledger.applications(gate_id=proposal.record.gate_id, state="done")
@@ -243,6 +255,13 @@ def _undecided(proposal: Proposal, option_id: str, status: str, hunks: HunkRefs 
         if given != state.digest:
             raise Stale(f"The digest is not that of hunk {hunk_id}, so nothing was done; read the gate again.")
     return waiting
+
+
+def _check_digest(current: str, shown: str | None, status: str) -> None:
+    if shown is None and status == "approved":
+        raise InvalidInput("An approval needs the gate's digest, so nothing was approved; read the gate first.")
+    if shown is not None and shown != current:
+        raise Stale("What this gate would do has changed, so nothing was done; read it and decide anew.")
 
 
 def _plan(reviews: Sequence[FileReview], chosen: Sequence[str]) -> tuple[list[Step], Conflicts]:

@@ -150,7 +150,10 @@ class Gates:
         with self._shelf.store.transaction() as connection:
             self._shelf.ledger.save(proposal, connection, files=True)
         self._shelf.keep(proposal)
-        self._shelf.write_diff(proposal, reviews)
+        try:
+            self._shelf.write_diff(proposal, reviews)
+        except OSError as error:
+            log.warning("gate %s is open, but its diff file could not be written: %s", gate_id, error)
         self._shelf.publish(proposal.record)
         return proposal.record if waiting else None
 

@@ -31,7 +31,11 @@ MOST_UPDATES = 1000
 def new(ls: SelfloopServer, params: SessionNewParams) -> SessionRef:
     """Make a session in the named folder, or in the window's first."""
     workspace = ls.hub.workspace_of(ls, params.workspace_folder)
-    return SessionRef(session_id=workspace.create_session(ls.request_key))
+    session_id = workspace.create_session(ls.request_key)
+    if ls.trusted:
+        # A prompt will follow. Loaded any sooner, the model library would sit in the memory of every idle editor.
+        workspace.workshop.model.preload()
+    return SessionRef(session_id=session_id)
 
 
 def list_(ls: SelfloopServer, params: Empty) -> SessionListResult:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
@@ -19,7 +20,6 @@ from selfloop.lsp.convert import line_range
 from selfloop.lsp.documents import Document, split_lines
 from selfloop.lsp.hub import Hub
 from selfloop.lsp.server import SelfloopServer
-from selfloop.session import Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +32,8 @@ SETTLE_SECONDS = 3
 class WindowEditor:
     """All windows, seen from the one that asks."""
 
-    def __init__(self, hub: Hub[SelfloopServer], workspace: Workspace, window: int | None = None) -> None:
-        self._hub, self._workspace, self._window = hub, workspace, window
+    def __init__(self, hub: Hub[SelfloopServer], folder: Path, window: int | None = None) -> None:
+        self._hub, self._folder, self._window = hub, folder, window
 
     def open_text(self, path: str) -> OpenText | None:
         """Return the open text of a file, relative to the workspace; None when no window has it open.
@@ -48,7 +48,7 @@ class WindowEditor:
         return OpenText(text=document.text, version=document.version, dirty=dirty, window=server.window)
 
     def _holder(self, path: str) -> tuple[SelfloopServer, Document, bool] | None:
-        absolute = self._workspace.path / path
+        absolute = self._folder / path
         holders = [
             (server, document)
             for server in self._hub.windows.values()

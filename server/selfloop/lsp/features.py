@@ -150,7 +150,7 @@ def _open(ls: SelfloopServer, uri: str) -> None:
         return
     if ls.trusted:
         workspace.activate()
-    ls.hub.on_faces_changed(workspace)
+    ls.hub.on_faces_changed(workspace.path)
 
 
 def _folders_changed(ls: SelfloopServer, params: types.DidChangeWorkspaceFoldersParams) -> None:

@@ -36,7 +36,7 @@ def list_(ls: SelfloopServer, params: GateListParams) -> GateListResult:
 async def read(ls: SelfloopServer, params: GateReadParams) -> GateReadResult:
     """Return a gate with its hunks where they lie in the user's text now."""
     workspace = ls.hub.gate(params.gate_id)
-    view = await workspace.gates.read(params.gate_id, WindowEditor(ls.hub, workspace, ls.window))
+    view = await workspace.gates.read(params.gate_id, WindowEditor(ls.hub, workspace.path, ls.window))
     return GateReadResult(
         gate=workspace.gate_info(view.gate),
         files=_files(workspace, view),
@@ -86,7 +86,7 @@ async def resolve(ls: SelfloopServer, params: GateResolveParams) -> GateResolveR
         digest=params.digest,
         hunks=None if params.hunks is None else [(hunk.hunk_id, hunk.digest) for hunk in params.hunks],
         comment=params.comment,
-        editor=WindowEditor(ls.hub, workspace, window),
+        editor=WindowEditor(ls.hub, workspace.path, window),
         key=key,
         window=window,
     )
@@ -98,7 +98,7 @@ async def undo(ls: SelfloopServer, params: ChangeUndoParams) -> ChangeUndoResult
     """Take back what a gate applied, over all its files."""
     workspace = ls.hub.gate(params.gate_id)
     resolution = await workspace.gates.undo(
-        params.gate_id, editor=WindowEditor(ls.hub, workspace, ls.window), key=ls.request_key
+        params.gate_id, editor=WindowEditor(ls.hub, workspace.path, ls.window), key=ls.request_key
     )
     applied, conflicts = _outcome(workspace, resolution)
     return ChangeUndoResult(applied=applied, conflicts=conflicts)

@@ -96,9 +96,9 @@ class Hub(Generic[W]):
         self.rules = Rules(self.folders.data)
         self.restarting: str | None = None
         """The id of the restart that is under way."""
-        self.on_faces_changed: Callable[[Workspace | None], None] = lambda workspace: None
+        self.on_faces_changed: Callable[[Path | None], None] = lambda folder: None
         """Given by the inbox: gates (of a workspace) or documents (None) have changed, so its faces may have."""
-        self.editor_of: Callable[[Workspace], Editor] = lambda workspace: NoEditor()
+        self.editor_of: Callable[[Path], Editor] = lambda folder: NoEditor()
         """Given by the features: the windows as the gates see them."""
         self.stopping = asyncio.Event()
         self._create_server = create_server
@@ -238,19 +238,19 @@ class Hub(Generic[W]):
         paths = [path_of_uri(uri) for uri in uris]
         return bool(paths) and all(path is not None and self._trust.is_trusted(path) for path in paths)
 
-    def gates_changed(self, workspace: Workspace) -> None:
+    def gates_changed(self, folder: Path) -> None:
         """Gates of a workspace were opened, decided or moved."""
-        self.on_faces_changed(workspace)
+        self.on_faces_changed(folder)
 
-    def editor(self, workspace: Workspace) -> Editor:
+    def editor(self, folder: Path) -> Editor:
         """Return the windows as the gates see them."""
-        return self.editor_of(workspace)
+        return self.editor_of(folder)
 
-    def snapshot(self, workspace: Workspace) -> EditorSnapshot:
+    def snapshot(self, folder: Path) -> EditorSnapshot:
         """Return what all windows together show of a workspace; of a file in several, the first one's unsaved text."""
         documents: dict[str, OpenDocument] = {}
         for server in self.windows.values():
-            for document in server.documents.snapshot(workspace.path).documents:
+            for document in server.documents.snapshot(folder).documents:
                 if document.path not in documents or (document.dirty and not documents[document.path].dirty):
                     documents[document.path] = document
         return EditorSnapshot(window=0, documents=tuple(documents.values()))
@@ -277,6 +277,10 @@ class Hub(Generic[W]):
         """Return the keys that are known, so that they are redacted wherever they turn up."""
         own = self._settings.api_key if self._settings is not None else None
         return (*self._keys.values(), *((own,) if own else ()))
+
+    def model_name(self) -> str | None:
+        """Return the name of the model in use."""
+        return self._settings.model if self._settings is not None else None
 
     def select_model(self, model: str, base_url: str | None) -> None:
         """Use a model in every folder from the next call on, and remember it for the user."""

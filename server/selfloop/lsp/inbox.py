@@ -8,6 +8,7 @@ cleared.
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import NamedTuple
 
 from lsprotocol import types
@@ -54,7 +55,7 @@ async def pending(hub: Hub[SelfloopServer], server: SelfloopServer) -> list[Pend
     """Return every pending hunk of every open gate, placed in the texts as this window's server sees them."""
     found = []
     for workspace in hub.workspaces.values():
-        editor = WindowEditor(hub, workspace, server.window)
+        editor = WindowEditor(hub, workspace.path, server.window)
         for record in workspace.gates.list("open"):
             if record.subject_type != "changes":
                 continue
@@ -90,9 +91,9 @@ class Inbox:
         self._again = False
         hub.on_faces_changed = self.changed
 
-    def changed(self, workspace: Workspace | None) -> None:
+    def changed(self, folder: Path | None) -> None:
         """Note that gates (of a workspace) or documents (None) have changed."""
-        if workspace is None and not any(self._told.values()) and not self._any_open():
+        if folder is None and not any(self._told.values()) and not self._any_open():
             return
         self._again = True
         if self._task is None or self._task.done():

@@ -29,12 +29,12 @@ async def status(ls: SelfloopServer, params: Empty) -> StatusResult:
     """Say what serves, on which model, how well fenced, and what waits."""
     workspaces = list(ls.hub.workspaces.values())
     first = workspaces[0] if workspaces else None
-    isolation = await first.isolation() if first is not None and ls.trusted else None
+    isolation = await first.workshop.isolation() if first is not None and ls.trusted else None
     spend = sum((workspace.store.spend() for workspace in workspaces), Usage())
     return StatusResult(
         version=selfloop.__version__,
         generation=0,
-        model=first.model.name if first is not None else None,
+        model=ls.hub.model_name(),
         isolation=isolation.level if isolation else "none",
         isolation_detail=isolation.detail if isolation else "Nothing runs before the workspace is trusted.",
         sessions=sum(len(workspace.sessions.list()) for workspace in workspaces),
@@ -58,7 +58,7 @@ def usage_info(usage: Usage) -> UsageInfo:
 
 async def list_models(ls: SelfloopServer, params: Empty) -> ModelListResult:
     """List the models that the endpoint offers, and the one in use."""
-    client = ls.hub.workspace_of(ls).model
+    client = ls.hub.workspace_of(ls).workshop.model
     rows = await client.list_models()
     return ModelListResult(
         models=[
@@ -78,7 +78,7 @@ def select_model(ls: SelfloopServer, params: ModelSelectParams) -> Empty:
 
 async def test_model(ls: SelfloopServer, params: Empty) -> ModelTestResult:
     """Make one tiny call and say how it went."""
-    ok, message, latency_ms = await ls.hub.workspace_of(ls).model.test()
+    ok, message, latency_ms = await ls.hub.workspace_of(ls).workshop.model.test()
     return ModelTestResult(ok=ok, message=message, latency_ms=latency_ms)
 
 

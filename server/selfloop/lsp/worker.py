@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import sys
 
 from selfloop.lsp.editor import WindowEditor
@@ -26,21 +25,20 @@ def main(read_fd: int, write_fd: int) -> None:
     )
     # pygls reports each protocol error with its traceback; what matters reaches the client as an answer.
     logging.getLogger("pygls").setLevel(logging.ERROR)
-    asyncio.run(_serve(read_fd, write_fd))
+    # Not `asyncio.run`, which would wait for threads, and one of them may import the model library for seconds.
+    asyncio.new_event_loop().run_until_complete(_serve(read_fd, write_fd))
 
 
 async def _serve(read_fd: int, write_fd: int) -> None:
     hub: Hub[SelfloopServer] = Hub(read_fd, write_fd, create_server)
-    hub.editor_of = lambda workspace: WindowEditor(hub, workspace)
+    hub.editor_of = lambda folder: WindowEditor(hub, folder)
     Inbox(hub)
     # What was loaded at the start stays for good: the collector need not walk it again with every turn.
     gc.freeze()
+    gc.enable()
     stopping = asyncio.create_task(hub.stopping.wait())
     closed = asyncio.create_task(hub.pipe.closed.wait())
     await asyncio.wait({stopping, closed}, return_when=asyncio.FIRST_COMPLETED)
     for task in (stopping, closed):
         task.cancel()
     await hub.close()
-    # Everything is written. Threads that still import the model library would be waited for, for seconds.
-    logging.shutdown()
-    os._exit(0)

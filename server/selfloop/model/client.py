@@ -17,7 +17,7 @@ import random
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from selfloop.config import Settings
 from selfloop.errors import BudgetExceeded, ProviderError
@@ -31,6 +31,10 @@ from selfloop.model.failures import Failed, Failure, cut, empty, from_exception,
 from selfloop.model.provider import Timeouts
 from selfloop.model.request import Dialect, count_tokens
 
+if TYPE_CHECKING:
+    import anyio
+    import httpx
+
 log = logging.getLogger(__name__)
 
 DEFAULT_TIMEOUTS: Final = Timeouts()
@@ -40,6 +44,8 @@ _LEAST_OUTPUT_TOKENS: Final = 1_024
 """Asked for even where the estimate says that the context is full: the estimate may be wrong, the provider knows."""
 _ATTEMPTS: Final = 4
 _LONGEST_WAIT_SECONDS: Final = 60.0
+_LONGEST_GOODBYE_SECONDS: Final = 1.0
+"""How long a cancelled call waits for its connection to be closed, which takes a few milliseconds."""
 
 
 def _ignore(_: str) -> None:
@@ -71,7 +77,8 @@ class ModelClient:
         self._sleep = sleep
         self._dialect = Dialect(text_protocol=settings.text_protocol)
         self._context: int | None = None
-        self._http: tuple[str, asyncio.AbstractEventLoop, Any] | None = None
+        self._clients: dict[tuple[str, asyncio.AbstractEventLoop], httpx.AsyncClient] = {}
+        self._connecting = asyncio.Lock()
 
     @property
     def name(self) -> str:
@@ -90,7 +97,7 @@ class ModelClient:
         """Return how many tokens the model can read and write together."""
         known = self._settings.context_tokens or self._context
         if known is None:
-            entry = guards.facts(self._settings.model)
+            entry = self._facts()
             known = entry.get("max_input_tokens") or entry.get("max_tokens")
         return known if isinstance(known, int) and known > 0 else DEFAULT_CONTEXT_TOKENS
 
@@ -179,9 +186,11 @@ class ModelClient:
 
     async def close(self) -> None:
         """Close the connections that are kept open."""
-        if self._http is not None:
-            client, self._http = self._http[2], None
-            await client.aclose()
+        loop = asyncio.get_running_loop()
+        clients, self._clients = self._clients, {}
+        for (_, its_loop), client in clients.items():
+            if its_loop is loop:
+                await client.aclose()
 
     async def _endpoint(self, model: str | None = None) -> Endpoint:
         settings = self._settings
@@ -190,10 +199,15 @@ class ModelClient:
         # The environment's key belongs to the base URL's origin, and there is none: litellm finds its own.
         return await asyncio.to_thread(endpoints.locate, settings.model, None, None, self._keys)
 
+    def _facts(self) -> dict[str, Any]:
+        """Return what is known of the model wherever it is: unlike its price, its size is the same everywhere."""
+        model = self._settings.model or ""
+        return guards.facts(endpoints.listed_as(model, self._settings.base_url), model, model.rsplit("/", 1)[-1])
+
     def _wanted_output(self, estimate: int, most: int | None) -> int:
         wanted = self._settings.max_output_tokens
         if wanted is None:
-            known = guards.facts(self._settings.model).get("max_output_tokens")
+            known = self._facts().get("max_output_tokens")
             wanted = min(known, DEFAULT_OUTPUT_TOKENS) if isinstance(known, int) and known else DEFAULT_OUTPUT_TOKENS
         if most is not None:
             wanted = min(wanted, most)
@@ -233,55 +247,70 @@ class ModelClient:
             await self._sleep(wait)
 
     async def _attempt(self, endpoint: Endpoint, body: dict[str, Any], call: _Call) -> None:
-        """Send one request and read its answer to the end.
+        """Send one request and read its answer to the end, in a task of its own.
+
+        httpx closes a connection under the shields of anyio's cancel scopes, which asyncio's own `Task.cancel` breaks:
+        a connection would now and then stay open. So the task that owns it is only ever cancelled by a scope.
 
         Raises:
             Failed: it did not work out; the failure says whether asking again can help.
         """
+        import anyio
+
         call.answer = Assembly()
         call.visible = textprotocol.Visible() if self._dialect.tools_by_text else None
+        scope = anyio.CancelScope(deadline=anyio.current_time() + self._timeouts.first_chunk_seconds)
+        exchange = asyncio.create_task(self._exchange(endpoint, body, call, scope))
+        try:
+            await asyncio.shield(exchange)
+        except asyncio.CancelledError:
+            scope.cancel()
+            await asyncio.wait({exchange}, timeout=_LONGEST_GOODBYE_SECONDS)
+            if exchange.done() and not exchange.cancelled():
+                exchange.exception()
+            raise
+
+    async def _exchange(self, endpoint: Endpoint, body: dict[str, Any], call: _Call, scope: anyio.CancelScope) -> None:
         # A native provider's key may be litellm's own find; there is one, else `locate` would have said so.
         key = endpoint.key if endpoint.base_url else endpoint.key or ""
         told = {"where": endpoint.where, "model": endpoint.model, "key": key}
         loop = asyncio.get_running_loop()
-        first = self._timeouts.first_chunk_seconds
         stream: provider.Stream | None = None
-        clock = asyncio.timeout(first)
-        try:
-            async with clock:
-                try:
-                    stream = await self._open(endpoint, body, told)
-                    newest = loop.time()
-                    while (chunks := await self._read(stream, call, told)) is not None:
-                        now = loop.time()
-                        for chunk in chunks:
-                            self._take(chunk, call, told)
-                            newest = now
-                        clock.reschedule(self._deadline(stream, call, now, newest))
-                finally:
-                    if stream is not None:
-                        await stream.close()
-        except TimeoutError as error:
-            if not clock.expired():
-                raise
-            if not _ended(stream, call):
-                silence = self._timeouts.between_chunks_seconds if call.answer.heard else first
-                raise Failed(timed_out(endpoint.where, silence, heard=call.answer.heard)) from error
+        with scope:
+            try:
+                stream = await self._open(endpoint, body, told)
+                newest = loop.time()
+                while (chunks := await self._read(stream, call, told)) is not None:
+                    now = loop.time()
+                    for chunk in chunks:
+                        self._take(chunk, call, told)
+                        newest = now
+                    scope.deadline = self._deadline(stream, call, now, newest)
+            finally:
+                if stream is not None:
+                    await stream.close()
+        if scope.cancelled_caught and not _ended(stream, call):
+            timeouts = self._timeouts
+            silence = timeouts.between_chunks_seconds if call.answer.heard else timeouts.first_chunk_seconds
+            raise Failed(timed_out(endpoint.where, silence, heard=call.answer.heard))
         self._end(endpoint, stream, call)
 
     async def _open(self, endpoint: Endpoint, body: dict[str, Any], told: dict[str, Any]) -> provider.Stream:
         try:
             if endpoint.base_url is None:
                 return await provider.open_native(endpoint, body, self._timeouts)
-            loop = asyncio.get_running_loop()
-            if self._http is None or self._http[:2] != (endpoint.where, loop):
-                await self.close()
-                client = await asyncio.to_thread(provider.http_client, endpoint.where, self._timeouts)
-                self._http = (endpoint.where, loop, client)
-            sdk = provider.sdk_client(endpoint, self._http[2])
+            sdk = provider.sdk_client(endpoint, await self._client(endpoint.where))
             return await provider.open_direct(endpoint, sdk, body, self._timeouts)
         except Exception as error:  # litellm and the SDK raise what they like; `from_exception` knows what it means.
             raise Failed(from_exception(error, **told)) from error
+
+    async def _client(self, origin: str) -> httpx.AsyncClient:
+        """Return the HTTP client of an origin; making one reads certificates, which takes a while."""
+        place = (origin, asyncio.get_running_loop())
+        async with self._connecting:
+            if place not in self._clients:
+                self._clients[place] = await asyncio.to_thread(provider.http_client, origin, self._timeouts)
+            return self._clients[place]
 
     async def _read(self, stream: provider.Stream, call: _Call, told: dict[str, Any]) -> list[dict[str, Any]] | None:
         try:

@@ -119,10 +119,15 @@ def _direct(model: str, base_url: str, key: str | None, keys: Keys, listing: str
     key = keys(origin) or key
     if not key and not is_local(origin):
         raise ProviderError(no_key(origin), kind="no-key")
-    prefix = _PRICED_HOSTS.get(urlsplit(origin).hostname or "")
-    if listing is None and prefix is not None:
-        listing = prefix + model
-    return Endpoint(model, origin, base_url.rstrip("/"), key or None, listing)
+    return Endpoint(model, origin, base_url.rstrip("/"), key or None, listing or listed_as(model, base_url))
+
+
+def listed_as(model: str, base_url: str | None) -> str | None:
+    """Return the name of a model in litellm's price list; None: nobody knows what it costs at this address."""
+    if not base_url:
+        return model
+    prefix = _PRICED_HOSTS.get(urlsplit(base_url).hostname or "")
+    return None if prefix is None else prefix + model
 
 
 def _known(model: str, keys: Keys) -> Endpoint:

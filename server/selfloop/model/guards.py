@@ -89,20 +89,19 @@ async def load_in_thread() -> None:
         await asyncio.to_thread(load)
 
 
-def facts(listing: str | None) -> dict[str, Any]:
-    """Return what litellm's price list knows of a model; nothing before litellm is loaded."""
+def facts(*names: str | None) -> dict[str, Any]:
+    """Return what litellm's price list knows under the first of these names; nothing before litellm is loaded."""
     litellm = loaded()
-    if litellm is None or not listing:
-        return {}
-    entry = litellm.model_cost.get(listing)
-    if entry is None and "/" in listing:
-        entry = litellm.model_cost.get(listing.split("/", 1)[1])
-    return entry if isinstance(entry, dict) else {}
+    for name in names:
+        entry = litellm.model_cost.get(name) if litellm is not None and name else None
+        if isinstance(entry, dict):
+            return entry
+    return {}
 
 
 def price_of(listing: str | None) -> Price | None:
     """Return the price of a model, or None if it is not known."""
-    entry = facts(listing)
+    entry = facts(listing, listing.removeprefix("openai/") if listing else None)
     fresh, output = entry.get("input_cost_per_token"), entry.get("output_cost_per_token")
     if not isinstance(fresh, int | float) or not isinstance(output, int | float):
         return None

@@ -16,7 +16,6 @@ adds about this machine, or from the environment for another origin, are taken o
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
@@ -171,6 +170,7 @@ async def open_native(endpoint: Endpoint, body: dict[str, Any], timeouts: Timeou
             stream=True,
             timeout=timeouts.first_chunk_seconds,
             drop_params=True,
+            **(_MARKS_FOR_THE_CACHE if endpoint.where in _MARKED else {}),
             **body,
         )
     except BaseException:
@@ -181,39 +181,32 @@ async def open_native(endpoint: Endpoint, body: dict[str, Any], timeouts: Timeou
 
 # What litellm must not do on its own. `_skip_mcp_handler`: with tools it would import a package that is not there.
 _ALONE: Final[dict[str, Any]] = {"num_retries": 0, "max_retries": 0, "caching": False, "_skip_mcp_handler": True}
-_started: Final[ContextVar[asyncio.Event | None]] = ContextVar("started", default=None)
-_LONGEST_START_SECONDS: Final = 1.0
+# These providers cache a prompt only up to marks in it: after the system text, and after the newest message.
+_MARKED: Final = {"anthropic"}
+_MARKS_FOR_THE_CACHE: Final[dict[str, Any]] = {
+    "cache_control_injection_points": [{"location": "message", "role": "system"}, {"location": "message", "index": -1}]
+}
+_preparing: Final[ContextVar[Any]] = ContextVar("preparing", default=None)
+
+
+async def _acompletion(**arguments: Any) -> Any:
+    """Call litellm. Cancelling takes effect once the request is under way.
+
+    litellm prepares a request in a thread, for a few milliseconds. Cancelled there, it would leave a coroutine behind
+    that nobody ever awaits.
+    """
+    import anyio
+
+    with anyio.CancelScope(shield=True) as scope:
+        _preparing.set(scope)
+        return await guards.load().acompletion(**arguments, **_ALONE)
 
 
 async def _note_start(_: object) -> None:
     """Note that the request of this task is about to be sent."""
-    started = _started.get()
-    if started is not None:
-        started.set()
-
-
-async def _acompletion(**arguments: Any) -> Any:
-    """Call litellm, and end the call when this task is cancelled.
-
-    litellm prepares a request in a thread. Cancelled there, it would leave a coroutine behind that nobody ever awaits,
-    so a cancel waits for these few milliseconds, until the request is under way, and ends it then.
-    """
-    started = asyncio.Event()
-    _started.set(started)
-    call = asyncio.create_task(guards.load().acompletion(**arguments, **_ALONE))
-    try:
-        return await asyncio.shield(call)
-    except asyncio.CancelledError:
-        under_way = asyncio.create_task(started.wait())
-        try:
-            await asyncio.wait({call, under_way}, timeout=_LONGEST_START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            under_way.cancel()
-            call.cancel()
-            await asyncio.wait({call, under_way})
-        if not call.cancelled() and call.exception() is None:
-            await _wrapped(call.result()).close()
-        raise
+    scope = _preparing.get()
+    if scope is not None:
+        scope.shield = False
 
 
 def _wrapped(wrapper: Any, close_client: Callable[[], Awaitable[None]] | None = None) -> Stream:

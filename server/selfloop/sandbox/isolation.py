@@ -1,7 +1,7 @@
 """What is really enforced on a command here, found out by trying to break it.
 
-A canary runs in the very jail that commands will run in. It tries to read a secret, to write outside, to reach listeners
-on this machine, to see our processes and what stands in the user's home. What counts is also looked at *from outside*.
+A canary runs in the very jail that commands will run in. It tries to read a secret, write outside, reach listeners on
+this machine, see our processes and what stands in the user's home. What counts is also looked at *from outside*.
 Invariant: `process` is only ever reported of a jail whose canary failed at everything but working in its own folder.
 """
 

@@ -6,26 +6,28 @@ Invariant: nothing here looks at a folder of files; objects never change, and a 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from attrs import frozen
+from attrs import define, field
 
 from selfloop.errors import SandboxError
 from selfloop.sandbox.git import GitError, git, split_nul
+from selfloop.sandbox.packs import Batch, write_pack
 from selfloop.sandbox.trees import FOLDER_MODE, Entry, Listing, TreeChange, format_tree, parse_tree
 
+_MOST_PACKS = 40
 
-@frozen
+
+@define(eq=False)
 class Objects:
     """The object store of a shadow."""
 
     git_dir: Path
     object_format: str
     """`sha1` or `sha256`."""
+    _stored: set[str] = field(factory=set)
 
     @property
     def hash_bytes(self) -> int:
@@ -39,11 +41,14 @@ class Objects:
             return (await git(*arguments, git_dir=self.git_dir, index=index)).decode().strip()
         except GitError as error:
             if prefix and "not found" in error.complaint:
-                return self.write(b"", "tree")
+                return await self.empty_tree()
             raise
 
-    async def amend(self, tree: str, entries: Mapping[str, Entry]) -> str:
-        """Return a tree with some files replaced, added or removed."""
+    async def amend(self, tree: str, entries: Mapping[str, Entry], batch: Batch | None = None) -> str:
+        """Return a tree with some files replaced, added or removed.
+
+        With `batch` the new trees are added to it, and are there only when the caller has stored it.
+        """
         if not entries:
             return tree
         change = TreeChange(entries)
@@ -54,32 +59,38 @@ class Objects:
             found = {folder: parse_tree(data[name], self.hash_bytes) for folder, name in ahead.items()}
             before |= found
             ahead = dict(below for folder, listing in found.items() for below in change.below(folder, listing))
-        changed = await asyncio.to_thread(change.apply, "", before, lambda data: self.write(data, "tree"))
-        return changed or self.write(b"", "tree")
+        own = self.batch() if batch is None else batch
+        changed = change.apply("", before, lambda data: own.add(data, "tree")) or own.add(b"", "tree")
+        if batch is None:
+            await self.store(own)
+        return changed
 
-    def write(self, data: bytes, kind: str = "blob") -> str:
-        """Store an object and return its id; blocks on the disk."""
-        raw = f"{kind} {len(data)}\0".encode() + data
-        name = hashlib.new(self.object_format, raw, usedforsecurity=False).hexdigest()
-        path = f"{self.git_dir}/objects/{name[:2]}/{name[2:]}"
-        if os.path.exists(path):  # noqa: PTH110 - a snapshot may ask for thousands
-            return name
-        temporary = f"{self.git_dir}/objects/{name[:2]}/tmp_obj_{os.urandom(6).hex()}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    def batch(self) -> Batch:
+        """Return an empty batch of objects."""
+        return Batch(self.object_format)
+
+    async def store(self, batch: Batch) -> None:
+        """Store a batch; what was stored before is left out."""
+        fresh = {name: item for name, item in batch.objects.items() if name not in self._stored}
+        folder = self.git_dir / "objects" / "pack"
         try:
-            try:
-                descriptor = os.open(temporary, flags, 0o444)
-            except FileNotFoundError:
-                Path(temporary).parent.mkdir(exist_ok=True)
-                descriptor = os.open(temporary, flags, 0o444)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(zlib.compress(raw, 1))
-            os.rename(temporary, path)  # noqa: PTH104
+            await asyncio.to_thread(write_pack, folder, fresh, self.object_format)
         except OSError as error:
             raise SandboxError(
-                f"The sandbox could not store a file ({error.strerror}); make room and try again."
+                f"The sandbox could not store the files ({error.strerror}); make room and try again."
             ) from error
-        return name
+        self._stored.update(fresh)
+
+    def forget(self) -> None:
+        """Believe no longer that anything is stored."""
+        self._stored.clear()
+
+    async def tidy(self) -> None:
+        """Join the packs once there are many, in use or not."""
+        packs = await asyncio.to_thread(lambda: len(list((self.git_dir / "objects" / "pack").glob("*.pack"))))
+        if packs > _MOST_PACKS:
+            for arguments in (("write",), ("repack", "--batch-size=0"), ("expire",)):
+                await git("multi-pack-index", *arguments, git_dir=self.git_dir)
 
     async def read(self, names: Iterable[str]) -> dict[str, bytes]:
         """Return the contents of objects by id."""
@@ -139,10 +150,19 @@ class Objects:
         """
         await git("cat-file", "-e", f"{tree}^{{tree}}", git_dir=self.git_dir)
 
-    def rooted(self, tree: str, prefix: str) -> str:
+    async def empty_tree(self) -> str:
+        """Return the tree of no files."""
+        batch = self.batch()
+        name = batch.add(b"", "tree")
+        await self.store(batch)
+        return name
+
+    async def rooted(self, tree: str, prefix: str) -> str:
         """Return the tree that holds another at the folder `prefix`, which ends with a slash or is empty."""
+        batch = self.batch()
         for part in reversed(prefix.split("/")[:-1]):
-            tree = self.write(format_tree({os.fsencode(part): (tree, FOLDER_MODE)}), "tree")
+            tree = batch.add(format_tree({os.fsencode(part): (tree, FOLDER_MODE)}), "tree")
+        await self.store(batch)
         return tree
 
     async def keep(self, trees: Sequence[str], *, known: Sequence[str] = ()) -> None:

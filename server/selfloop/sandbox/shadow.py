@@ -27,6 +27,7 @@ from selfloop.sandbox.ignores import IgnoreRules, Rules
 from selfloop.sandbox.index import write_index
 from selfloop.sandbox.objects import Objects
 from selfloop.sandbox.origin import Origin, find_origin
+from selfloop.sandbox.packs import Batch
 from selfloop.sandbox.reading import TooMuch, read_files
 from selfloop.sandbox.tracked import TrackedFiles
 from selfloop.sandbox.trees import Entry
@@ -153,20 +154,27 @@ class Shadow:
         async with self._lock:
             with contextlib.suppress(GitError):
                 self._tree = await self.scan(self.area)
+                await self.objects.tidy()
 
     async def _snapshot(self, overlay: Mapping[str, bytes]) -> str:
         area = self.area
         await asyncio.to_thread(area.unlock)
         missing, lost = await self._tracked.refresh(area)
-        found, entries = await asyncio.gather(self._look(area, missing, lost), self._overlay_entries(overlay))
+        batch = self.objects.batch()
+        found, entries = await asyncio.gather(self._look(area, missing, lost), self._overlay_entries(overlay, batch))
         if self._tree is not None:
             # What changed since the index was brought up to date is usually little: it is read here and now.
             with contextlib.suppress(TooMuch):
-                return await self.objects.amend(self._tree, {**await self._read_changed(area, found), **entries})
+                changed = await asyncio.to_thread(self._read_changed, area, found, batch)
+                tree = await self.objects.amend(self._tree, {**changed, **entries}, batch)
+                await self.objects.store(batch)
+                return tree
         self._tree = None
         await self._bring_up(area, found)
         self._tree = await self.objects.write_tree(area.index, area.prefix)
-        return await self.objects.amend(self._tree, entries)
+        tree = await self.objects.amend(self._tree, entries, batch)
+        await self.objects.store(batch)
+        return tree
 
     async def _look(self, area: Area, extra: Collection[bytes] = (), recheck: bool = False) -> Found:
         """Find out what differs from an area's index.
@@ -204,19 +212,15 @@ class Shadow:
         await self._list(area, "update-index", "--add", "--remove", "--replace", "--stdin", names=found.take)
         self.ignores.settle(area, found.rules)
 
-    async def _read_changed(self, area: Area, found: Found) -> dict[str, Entry]:
-        """Store the files that have changed, and return their entries."""
-
-        def store() -> dict[str, Entry]:
-            entries: dict[str, Entry] = {}
-            for name, entry in read_files(area.top, found.take).items():
-                path = os.fsdecode(name).removeprefix(area.prefix)
-                entries[path] = (self.objects.write(entry[0]), entry[1]) if entry else None
-            for name in found.gone:
-                entries[os.fsdecode(name).removeprefix(area.prefix)] = None
-            return entries
-
-        return await asyncio.to_thread(store)
+    def _read_changed(self, area: Area, found: Found, batch: Batch) -> dict[str, Entry]:
+        """Read the files that have changed, and return their entries; blocks on the disk."""
+        entries: dict[str, Entry] = {}
+        for name, entry in read_files(area.top, found.take).items():
+            path = os.fsdecode(name).removeprefix(area.prefix)
+            entries[path] = (batch.add(entry[0]), entry[1]) if entry else None
+        for name in found.gone:
+            entries[os.fsdecode(name).removeprefix(area.prefix)] = None
+        return entries
 
     async def _list(self, area: Area, *arguments: str, names: Sequence[bytes] | None = None) -> list[bytes]:
         """Run git on an area, with names to work on (nothing is run for none), and return the names it lists."""
@@ -238,19 +242,13 @@ class Shadow:
                 self._notices[why] = None
         return take, leave
 
-    async def _overlay_entries(self, overlay: Mapping[str, bytes]) -> dict[str, tuple[str, int]]:
-        """Return the index entries of unsaved buffers, without those that git ignores and does not track."""
+    async def _overlay_entries(self, overlay: Mapping[str, bytes], batch: Batch) -> dict[str, Entry]:
+        """Return the entries of unsaved buffers, without those that git ignores and does not track."""
         if not overlay:
             return {}
         placed = await asyncio.to_thread(self._place, overlay)
         ignored = await self.ignores.which(self.area, list(placed))
-
-        def store() -> dict[str, tuple[str, int]]:
-            return {
-                name: (self.objects.write(data), mode) for name, (data, mode) in placed.items() if name not in ignored
-            }
-
-        return await asyncio.to_thread(store)
+        return {name: (batch.add(data), mode) for name, (data, mode) in placed.items() if name not in ignored}
 
     def _place(self, overlay: Mapping[str, bytes]) -> dict[str, tuple[bytes, int]]:
         """Return content and mode by real path: a buffer opened through a link belongs to the file behind it."""
@@ -273,6 +271,7 @@ class Shadow:
         temporary.replace(self.area.index)
         self._tree = None
         self._tracked.forget()
+        self.objects.forget()
 
 
 async def _prepare(cache: Path, origin: Origin) -> Objects:

@@ -92,7 +92,7 @@ class Worktree:
                     shutil.copyfile(rules, target)
 
         await asyncio.to_thread(lay_out)
-        await worktree._read_tree(shadow.objects.rooted(tree, area.prefix))
+        await worktree._read_tree(await shadow.objects.rooted(tree, area.prefix))
         await worktree._save()
         return worktree
 
@@ -116,7 +116,7 @@ class Worktree:
         except SandboxError:
             return None
         written = {path for path in state.get("written", ()) if isinstance(path, str)}
-        return cls(folder.name, folder, shadow, area, state["base"], state.get("ready") is True, written)
+        return cls(folder.name, folder, shadow, area, state["base"], ready=state.get("ready") is True, written=written)
 
     async def changes(self) -> list[FileChange]:
         """Return what the agent has changed since `base`: renames found, modes, links and binary files included."""
@@ -167,7 +167,8 @@ class Worktree:
             await asyncio.to_thread(self.area.unlock)
             where = {"git_dir": self.shadow.git_dir, "work_tree": self.area.top, "index": self.area.index}
             self._indexed = None
-            await git("read-tree", "--reset", "-u", self.shadow.objects.rooted(self.base, self.area.prefix), **where)
+            root = await self.shadow.objects.rooted(self.base, self.area.prefix)
+            await git("read-tree", "--reset", "-u", root, **where)
             within = (f":(literal){self.area.prefix}",) if self.area.prefix else ()
             await git("clean", "-ffdxq", "--", *within, **where)
             self.written.clear()
@@ -209,6 +210,7 @@ class Worktree:
         if not self.written:
             return tree
         known = await self.shadow.objects.list_tree(tree, *self.written)
+        batch = self.shadow.objects.batch()
 
         def look() -> dict[str, Entry]:
             found: dict[str, Entry] = {}
@@ -216,10 +218,12 @@ class Worktree:
             for path in self.written - known.keys():
                 with contextlib.suppress(PathRefused):
                     if (entry := door.read_entry(path)) is not None:
-                        found[path] = (self.shadow.objects.write(entry[0]), entry[1])
+                        found[path] = (batch.add(entry[0]), entry[1])
             return found
 
-        return await self.shadow.objects.amend(tree, await asyncio.to_thread(look))
+        tree = await self.shadow.objects.amend(tree, await asyncio.to_thread(look), batch)
+        await self.shadow.objects.store(batch)
+        return tree
 
     async def _scan(self) -> str:
         self._indexed = None
@@ -309,7 +313,7 @@ class Worktree:
         if self._indexed != old:
             await self._scan()
         rooted = self.shadow.objects.rooted
-        await self._read_tree(rooted(old, self.area.prefix), rooted(new, self.area.prefix))
+        await self._read_tree(await rooted(old, self.area.prefix), await rooted(new, self.area.prefix))
 
     def _lay_down(self, differences: Mapping[str, tuple[Entry, Entry]], contents: Mapping[str, bytes]) -> None:
         """Write and delete files by hand; what makes room goes first."""

@@ -127,7 +127,7 @@ class Channel:
         self.heard_at = time.monotonic()
         for message in self._framer.feed(data):
             self._on_message(message)
-            if self.closed:
+            if self.closed or self._ended:
                 return False
         return True
 

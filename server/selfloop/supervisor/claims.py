@@ -53,18 +53,19 @@ def uri_path(uri: str) -> str | None:
 class Claim:
     """One folder that we hold."""
 
-    def __init__(self, path: str, lock: int, listener: socket.socket, address: str) -> None:
-        self.path = path
+    def __init__(self, lock: int, listener: socket.socket | None, address: str) -> None:
         self.lock = lock
         self.listener = listener
-        self.address = address
+        """None: no socket could be made, so that no other window can join."""
+        self._address = address
 
     def close(self) -> None:
         """Take nobody in any more, but hold the folder."""
-        if self.listener.fileno() >= 0:
+        if self.listener is not None:
             self.listener.close()
+            self.listener = None
             try:
-                os.unlink(self.address)
+                os.unlink(self._address)
             except FileNotFoundError:
                 pass
 
@@ -111,15 +112,15 @@ class Claims:
         except BlockingIOError:
             os.close(lock)
             return None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, b"%d\n" % os.getpid(), 0)  # For people who look; nothing reads it back.
+        address, listener = "", None
         try:
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, b"%d\n" % os.getpid(), 0)  # For people who look; nothing reads it back.
             address = self._address(key)
             listener = _listen(address)
         except OSError:
-            os.close(lock)
-            raise
-        claim = self._held[key] = Claim(path, lock, listener, address)
+            pass  # Holding the folder matters more than company; the caller sees that there is no listener.
+        claim = self._held[key] = Claim(lock, listener, address)
         return claim
 
     def join(self, path: str) -> socket.socket | None:

@@ -58,10 +58,18 @@ class Delivery:
             return
         entry.asked += 1
         entry.at = upstream
-        if window.joined and entry.method in (OUTCOMES, PING):
-            self._control.ask(entry.method, entry.params, lambda result: self._pass_result(window, entry, result))
+        if window.joined and entry.method == OUTCOMES:
+            self._control.ask(OUTCOMES, entry.params, lambda result: self._pass_result(window, entry, result))
         else:
             self.forward(window, entry.body, entry.key)
+
+    def answer(self, window: Window, body: bytes) -> None:
+        """Pass on the answer to a question of the worker; one that is retiring may wait for just this."""
+        upstream = self._upstream.current
+        if upstream is not None and window.introduced_as is not None:
+            # An edit's answer comes after the changes that it made, which the worker looks for.
+            self._catch_up(window, upstream)
+            upstream.send(window.number, body)
 
     def change(self, window: Window, uri: str | None, body: bytes) -> None:
         """Pass on the change of a document, or hold it back while the upstream is slow."""
@@ -112,9 +120,14 @@ class Delivery:
                 start["restartId"] = self.restart_id
                 self.restart_id = None
             self._control.tell("control/start", start)
-        self._loop.later(MARKS_SECONDS, self._withdraw_marks)
         for window in self._windows.values():
             self.introduce(window)
+        if isinstance(upstream, Link):
+            self.serves()
+
+    def serves(self) -> None:
+        """Note that the upstream is at work: what the last one left in the editor goes, if it is not renewed soon."""
+        self._loop.later(MARKS_SECONDS, self._withdraw_marks)
 
     def introduce(self, window: Window) -> None:
         """Tell the upstream of a window, then settle what is in flight from it."""
@@ -189,10 +202,19 @@ class Delivery:
         if upstream is None or not window.withheld or window.fetching or window.backlog:
             return
         window.fetching = True
+        resends = [
+            {"window": window.number, "sessionId": session, "after": first - 1}
+            for session, first in window.withheld.items()
+        ]
+        if isinstance(upstream, Link):
+            # The other supervisor withholds these streams from the first line on, until it has fetched them.
+            for resend in resends:
+                self._control.tell(RESEND, resend)
         # Updates that are under way come before the answer to this, and are withheld like those before them.
         self._control.ask(PING, {}, lambda _: self._fetched(window))
-        for session, first in window.withheld.items():
-            self._control.tell(RESEND, {"window": window.number, "sessionId": session, "after": first - 1})
+        if isinstance(upstream, Worker):
+            for resend in resends:
+                self._control.tell(RESEND, resend)
 
     def _fetched(self, window: Window) -> None:
         window.fetching = False

@@ -133,11 +133,11 @@ class Framer:
             else:
                 while position < len(buffer) and buffer[position] in b"\r\n \t":
                     position += 1  # Empty lines between frames harm nobody.
-                blank = _BLANK.search(buffer, position)
-                if blank is None and len(buffer) - position <= HEADER_BYTES:
+                blank = _BLANK.search(buffer, position, position + HEADER_BYTES)
+                if blank is None and len(buffer) - position < HEADER_BYTES:
                     return position
                 head, after = None, position + 1
-                if blank is not None and blank.start() - position <= HEADER_BYTES:
+                if blank is not None:
                     block = bytes(buffer[position : blank.start()])
                     head = _headers(block)
                     if head is not None or block[: len(_NAME)].lower() == _NAME:

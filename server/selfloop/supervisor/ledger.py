@@ -6,7 +6,7 @@ out once. So an answer that comes twice, or for nothing, is recognised.
 
 from __future__ import annotations
 
-from selfloop.supervisor.contract import ASKED, OUTCOMES, PING, SET_KEY, WINDOW_BYTES, is_read
+from selfloop.supervisor.contract import ASKED, OUTCOMES, SET_KEY, WINDOW_BYTES, is_read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Entry:
         self.body = body
         self.key = key
         """Names the request for ever, across windows and restarts; the worker stores it with what it did."""
-        self.repeatable = method in (SET_KEY, OUTCOMES, PING) or is_read(method, params)
+        self.repeatable = method in (SET_KEY, OUTCOMES) or is_read(method, params)
         """Asking it twice does no harm."""
         self.asked = 0
         """How often it was sent to somebody who may have begun with it."""

@@ -21,6 +21,7 @@ from selfloop.supervisor.contract import (
     CLIENT_FRAME_BYTES,
     DEATHS,
     PAUSE_BYTES,
+    PING,
     RESEND,
     UPDATE,
     UPDATE_BYTES,
@@ -189,6 +190,8 @@ class Supervisor:
         elif method == "shutdown":
             window.shut = True
             window.send(jsonrpc.result(id, None))
+        elif method == PING and window.joined:
+            window.send(jsonrpc.result(id, {}))
         elif self._upstream.given_up:
             self._requested_in_vain(window, id, method, params)
         elif window.ledger.full:
@@ -210,19 +213,18 @@ class Supervisor:
             return
         window.initialize = value
         window.send(b'{"jsonrpc":"2.0","id":%s,"result":%s}' % (jsonrpc.encode(id), self._capabilities))
-        # The answer leaves before the costlier part begins.
-        self._loop.soon(lambda: self._begin(window))
-
-    def _begin(self, window: Window) -> None:
         if not window.joined:
-            self._watch_signals()
-            self._control.watch(lambda: any(len(window.ledger) for window in self._windows.values()))
-            self._upstream.seek()
+            self._loop.soon(self._begin)  # The answer leaves before the costlier part begins.
         elif self._upstream.given_up:
             window.show_error(self._given_up_text())
         elif self._upstream.open is not None:
             self._claim()
             self._delivery.introduce(window)
+
+    def _begin(self) -> None:
+        self._watch_signals()
+        self._control.watch(lambda: any(len(window.ledger) for window in self._windows.values()))
+        self._upstream.seek()
 
     def _notified(self, window: Window, value: dict[str, Any], message: Message) -> None:
         method, params = value["method"], value.get("params")
@@ -235,8 +237,9 @@ class Supervisor:
             self._delivery.change(window, window.documents.changed(params), message.body)
         elif method == CANCEL:
             self._cancelled(window, params, message.body)
-        elif method == RESEND and window.joined and isinstance(params, dict):
-            self._control.tell(RESEND, {**params, "window": window.number})
+        elif method == RESEND and window.joined:
+            window.lacks(params)
+            self._delivery.window_drained(window)
         else:
             window.note(method, params, message.body)
             if method == "workspace/didChangeWorkspaceFolders":
@@ -255,8 +258,8 @@ class Supervisor:
 
     def _client_answered(self, window: Window, value: dict[str, Any]) -> None:
         body = window.shown.answered(value)
-        if body is not None and self._upstream.current is not None:  # One that is retiring may wait for just this.
-            self._upstream.current.send(window.number, body)
+        if body is not None:
+            self._delivery.answer(window, body)
 
     # From the upstream
 
@@ -296,14 +299,14 @@ class Supervisor:
             if "result" in value:
                 window.note_result(entry.method, entry.params)
             window.send(body)
-        elif value.get("id") == window.introduced_as and "result" in value:
-            if value["result"] != json.loads(self._capabilities):
-                self._log.note("the worker's capabilities differ from the recorded ones, which the editor was told")
+        elif value.get("id") == window.introduced_as and value.get("result") != json.loads(self._capabilities):
+            self._log.note("the worker's capabilities differ from the recorded ones, which the editor was told")
 
     def _controlled(self, worker: Worker, value: dict[str, Any]) -> None:
         method, params = value.get("method"), value.get("params")
-        if method == "control/ready":
+        if method == "control/ready" and not worker.ready:
             worker.ready = True
+            self._delivery.serves()
         elif method == "control/restart" and not worker.retiring:
             restart = params.get("restartId") if isinstance(params, dict) else None
             self._delivery.restart_id = restart if isinstance(restart, str) else None

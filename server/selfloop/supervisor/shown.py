@@ -41,6 +41,9 @@ class Shown:
             if method == "client/registerCapability":
                 for item in _objects(params.get("registrations")):
                     self._registrations[str(item.get("id"))] = str(item.get("method"))
+            elif method == "client/unregisterCapability":
+                for item in _objects(params.get("unregisterations")):
+                    self._registrations.pop(str(item.get("id")), None)
             return jsonrpc.encode({**value, "id": ours})
         if method == CANCEL:
             for ours, theirs in self._questions.items():

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
-    from selfloop.supervisor.claims import Claim
     from selfloop.supervisor.frames import Message
     from selfloop.supervisor.log import Log
     from selfloop.supervisor.loop import Loop
@@ -131,7 +130,8 @@ class Upstream:
             return
         self._stopping = True
         for claim in self._claims:
-            self._loop.unwatch(claim.listener.fileno())
+            if claim.listener is not None:
+                self._loop.unwatch(claim.listener.fileno())
             claim.close()
         if not isinstance(self.current, Worker):
             self._loop.soon(self.on_stopped)
@@ -148,8 +148,11 @@ class Upstream:
             # Without a usable data folder there is nobody to collide with that could have locked it.
             self._trouble(f"The folder {folder} could not be locked ({error.strerror}), so do not open it twice.")
             return not told
-        if claim is not None:
-            self._loop.watch(claim.listener.fileno(), READABLE, lambda: self._accept(claim))
+        if claim is not None and claim.listener is not None:
+            listener = claim.listener
+            self._loop.watch(listener.fileno(), READABLE, lambda: self._accept(listener))
+        elif claim is not None:
+            self._trouble(f"No socket could be made for {folder}, so other windows cannot join this one.")
         return claim is not None if told else self._claims.holds(folder)
 
     def _join(self, folder: str) -> None:
@@ -169,9 +172,9 @@ class Upstream:
         self._seeking_since = None
         self.on_attached(link)
 
-    def _accept(self, claim: Claim) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         try:
-            peer, _ = claim.listener.accept()
+            peer, _ = listener.accept()
         except OSError:  # Whoever called has gone again.
             return
         if same_user(peer):

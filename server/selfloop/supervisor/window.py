@@ -84,12 +84,21 @@ class Window:
         if not isinstance(params, dict) or type(params.get("seq")) is not int:
             return True
         session, seq = params.get("sessionId"), params["seq"]
+        if not (session is None or isinstance(session, str)):
+            return True
         if session in self.withheld or (withhold and self.backlog > UPDATE_BYTES):
             self.withheld[session] = min(seq, self.withheld.get(session, seq))
             return False
         if session is not None:
             self._seen[session] = max(seq, self._seen.get(session, seq))
         return True
+
+    def lacks(self, params: Any) -> None:
+        """Note that the client lacks the updates of a session after the one that it names."""
+        if isinstance(params, dict) and type(params.get("after")) is int:
+            session, first = params.get("sessionId"), params["after"] + 1
+            if session is None or isinstance(session, str):
+                self.withheld[session] = min(first, self.withheld.get(session, first))
 
     # What it has said
 

@@ -8,6 +8,7 @@ the worker the moment in which it ends its commands in good order.
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import sys
@@ -34,12 +35,16 @@ def main() -> None:
             continue
     threading.Thread(target=_end_with_supervisor, args=(reader,), daemon=True).start()
     _find_package(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+    gc.disable()  # What is imported stays: the collector would walk it again and again. The worker turns it on.
     from selfloop.lsp.worker import main as work
 
     try:
         work(reader, writer)
     finally:
         _end_commands()
+    # Everything is written; threads that are still at work, such as one that imports a library, are not waited for.
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _find_package(folder: str) -> None:

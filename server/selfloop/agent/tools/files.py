@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 import unicodedata
 from collections import deque
+from collections.abc import Collection
 from pathlib import PurePosixPath
 
 from selfloop.agent.tools import edits, syntax
 from selfloop.agent.tools.text import EDITABLE_BYTES, TextFile, read_text
 from selfloop.agent.tools.tool import Call, Observation, Params, Tool, Workbench, refused
 from selfloop.errors import PathRefused
-from selfloop.storage.secrets import PLACEHOLDER
+from selfloop.storage.secrets import PLACEHOLDER, replace_spans, secret_spans
 
 LISTED_PATHS = 300
+LONGEST_SECRET = 4_096
+"""Characters on either side of a window in which the rest of a secret is looked for: a private key has that many."""
 _OURS = {".git", ".evo"}
 _NOT_LISTED = {"node_modules", "__pycache__", ".venv", "venv"}
 """What tools make; shown as a folder, never gone into."""
@@ -77,7 +80,8 @@ async def read_file(call: Call, params: ReadFile) -> Observation:
         header += " The file does not end with a line feed."
     if file.crlf:
         header += " Its lines end with CRLF."
-    return Observation(f"{header}\n{bench.fence.data(part, source=params.path)}")
+    shown = _without_secrets(text, start, end, bench.known_secrets())
+    return Observation(f"{header}\n{bench.fence.data(shown, source=params.path)}")
 
 
 async def write_file(call: Call, params: WriteFile) -> Observation:
@@ -153,6 +157,14 @@ FILE_TOOLS = (
     Tool("delete_file", "delete", DeleteFile, delete_file, lambda p: f"Delete {p.path}", lambda p: p.path),
     Tool("list_files", "read", ListFiles, list_files, lambda p: f"List {p.path}"),
 )
+
+
+def _without_secrets(text: str, start: int, end: int, known: Collection[str]) -> str:
+    """Return a window of a text without the secrets that reach into it: half a secret is recognised by its whole."""
+    first = max(0, start - LONGEST_SECRET)
+    spans = secret_spans(text[first : end + LONGEST_SECRET], known)
+    inside = [(max(a + first, start) - start, min(b + first, end) - start) for a, b in spans]
+    return replace_spans(text[start:end], [(a, b) for a, b in inside if a < b])
 
 
 def _not_to_write(path: str) -> str | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from selfloop.agent.tools.tool import Call, Observation, Params, Ran, Tool, Workbench, refused, spill_name
 from selfloop.gates.gate import CommandRequest
-from selfloop.sandbox import jail
+from selfloop.sandbox import jail, policy
 
 DEFAULT_SECONDS = 120.0
 LONGEST_SECONDS = 900.0
@@ -71,8 +71,6 @@ def _why_ask(bench: Workbench, params: Shell) -> str | None:
         return "It asks for the network, which is always asked about."
     if bench.isolation.level == "process":
         return None
-    from selfloop.sandbox import policy
-
     verdict = policy.classify(params.command)
     return None if verdict.auto else verdict.reason
 

@@ -85,6 +85,7 @@ class Workbench:
     window_chars: int
     """How much of a file or of an output one observation may show."""
     redact: Callable[[str], str]
+    known_secrets: Callable[[], tuple[str, ...]]
     show_plan: Callable[[list[PlanEntry]], None]
     record: Callable[[str, dict[str, Any]], None]
     """Puts an event into the trajectory."""

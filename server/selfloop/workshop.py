@@ -1,0 +1,138 @@
+"""What turns are made with: the model, the worktrees, the jail, the prompts. One for each workspace that runs any.
+
+It is a module of its own because it is heavy to import: the worker does so only once a workspace is trusted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Protocol
+
+from selfloop.agent.conversation import Conversation, Parts
+from selfloop.agent.prompts import Prompts
+from selfloop.agent.repomap import RepositoryMap
+from selfloop.config import Settings
+from selfloop.errors import SelfloopError
+from selfloop.gates.gates import Gates
+from selfloop.host import Host
+from selfloop.model.client import ModelClient
+from selfloop.sandbox.isolation import Isolation, probe
+from selfloop.sandbox.pool import Pool
+from selfloop.sandbox.shadow import Shadow
+from selfloop.storage.journal import UpdateJournal
+from selfloop.storage.memory import Memory
+from selfloop.storage.sessions import SessionRecord, Sessions
+from selfloop.updates import MessageChunk, Update
+
+
+class Premises(Protocol):
+    """What the workshop needs of its workspace."""
+
+    path: Path
+    settings: Settings
+    sessions: Sessions
+    memory: Memory
+    gates: Gates
+
+    def emit(self, update: Update, session_id: str | None = None) -> None:
+        """Number an update, write it down, and send it."""
+
+    def notice(self, severity: str, text: str, session_id: str | None = None) -> None:
+        """Tell the user one sentence."""
+
+    def updates(self, session_id: str | None) -> UpdateJournal:
+        """Return the journal of a session."""
+
+    def uri(self, path: str) -> str:
+        """Return the URI of a path relative to the workspace."""
+
+    def redact(self, text: str) -> str:
+        """Return the text without secrets."""
+
+
+class Workshop:
+    """See the module."""
+
+    def __init__(self, premises: Premises, host: Host) -> None:
+        self._premises, self._host = premises, host
+        self._prompts = Prompts.load()
+        self._map = RepositoryMap()
+        self._isolation: asyncio.Task[Isolation] | None = None
+        self._pool: asyncio.Future[Pool] | None = None
+        self.model = ModelClient(premises.settings, keys=host.key)
+
+    def use_model(self, settings: Settings) -> None:
+        """Use other settings of the model from the next call on."""
+        self.model = ModelClient(settings, keys=self._host.key)
+
+    async def warm(self) -> None:
+        """Find out how well commands are fenced, and have a worktree ready, before the first prompt needs them."""
+        await self.isolation()
+        try:
+            await self.pool()
+        except SelfloopError as error:
+            self._premises.notice("warning", error.message)
+
+    async def isolation(self) -> Isolation:
+        """Return what the canary found, once for the life of the worker."""
+        if self._isolation is None:
+            self._isolation = self._host.spawn(probe(self._premises.settings), "isolation")
+        return await asyncio.shield(self._isolation)
+
+    async def pool(self) -> Pool:
+        """Return the pool of worktrees, made when first needed; a failure is tried again the next time."""
+        if self._pool is None or (self._pool.done() and (self._pool.cancelled() or self._pool.exception())):
+            self._pool = asyncio.ensure_future(self._open_pool())
+        return await asyncio.shield(self._pool)
+
+    async def _open_pool(self) -> Pool:
+        cache = self._host.folders.workspace_cache(self._premises.path)
+        shadow = await Shadow.open(self._premises.path, cache)
+        for sentence in shadow.notices:
+            self._premises.notice("info", sentence)
+        pool = Pool(shadow, cache)
+        self._host.spawn(pool.refill(), "pool")
+        return pool
+
+    def open_conversation(self, record: SessionRecord) -> Conversation:
+        """Return a session's conversation, rebuilt from its trajectory."""
+        premises, session_id = self._premises, record.id
+        trajectory = premises.sessions.trajectory(session_id)
+        if trajectory.repaired:
+            premises.notice("warning", trajectory.repaired, session_id)
+        return Conversation(
+            Parts(
+                workspace=premises.path,
+                session=record,
+                sessions=premises.sessions,
+                trajectory=trajectory,
+                model=self.model,
+                prompts=self._prompts,
+                pool=self.pool,
+                gates=premises.gates,
+                memory=premises.memory,
+                settings=premises.settings,
+                isolation=self.isolation,
+                emit=lambda update: premises.emit(update, session_id),
+                redact=premises.redact,
+                outputs=premises.sessions.outputs(session_id),
+                uri=premises.uri,
+                secrets=self._host.secrets,
+                streamed=lambda message_id: self._streamed(session_id, message_id),
+                repository_map=self._map,
+            )
+        )
+
+    def _streamed(self, session_id: str, message_id: str) -> str:
+        """Return what clients were told of a message that was being written."""
+        updates = (envelope.update for envelope in self._premises.updates(session_id).since(0))
+        return "".join(one.text for one in updates if isinstance(one, MessageChunk) and one.message_id == message_id)
+
+    async def close(self) -> None:
+        """Close the pool, if there is one."""
+        pool = self._pool
+        if pool is not None and not pool.done():
+            pool.cancel()
+        elif pool is not None and not pool.cancelled() and pool.exception() is None:
+            await pool.result().close()
