@@ -10,7 +10,8 @@ status 400 and noted in `overrun`: a test that asks too often cannot pass by luc
 `/api/tags` and `/api/show` are answered from `models` and never use up the script.
 
 The server runs in threads of its own, so synchronous tests, asyncio tests and child processes can all use it. What it
-sends is exact to the byte: a reply is a list of pieces, and a piece is bytes, or a `Pause`, a `Hold`, or a `Cut`.
+sends is exact to the byte: a reply is a list of pieces, and a piece is bytes, or a `Pause`, a `Hold`, a `Cut`, or a
+function that makes the bytes when they are sent.
 """
 
 from __future__ import annotations
@@ -55,7 +56,10 @@ class Cut:
     reset: bool = False
 
 
-Piece = bytes | Pause | Hold | Cut
+Late = Callable[[], bytes]
+"""A piece that is made at the moment at which it is sent."""
+
+Piece = bytes | Late | Pause | Hold | Cut
 
 
 @frozen
@@ -431,8 +435,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._wait(piece, request)
                 if request.gone.is_set() or self.server_owner._closing.is_set():
                     return self._drop(False)
-            elif piece:
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) if answer.chunked else piece)
+            elif data := piece() if callable(piece) else piece:
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data) if answer.chunked else data)
         if answer.chunked:
             self.wfile.write(b"0\r\n\r\n")
         else:

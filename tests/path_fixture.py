@@ -54,7 +54,8 @@ def build(root: pathlib.Path) -> pathlib.Path:
     here = os.open(".", os.O_RDONLY)
     try:  # a short relative name: socket paths are limited to 107 bytes
         os.chdir(ws)
-        socket.socket(socket.AF_UNIX).bind("sock")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind("sock")
     finally:
         os.fchdir(here)
         os.close(here)

@@ -77,7 +77,7 @@ async def test_steering_and_rejections_survive_three_compactions(new_chat: Any, 
     chat.say(TASK)
     await chat.until(lambda: chat.events("tool_result"))
     chat.say("And keep the CHANGELOG short!", delivery="steer")
-    chat.conversation.record(
+    chat.conversation.desk.record(
         "told",
         {
             "text": "The user rejected these changes: -a +b",

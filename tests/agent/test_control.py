@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -276,3 +277,39 @@ def _processes_with(words: str) -> list[str]:
             if words in line:
                 found.append(line)
     return found
+
+
+async def test_what_waits_at_a_gate_outlives_the_cache(chat: Any) -> None:
+    chat.server.extend(
+        tools(
+            call("edit_file", path="greet.py", old="'Hello '", new="'Hi '"),
+            call("write_file", path="new.txt", content="one\n"),
+        ),
+        text("Done."),
+        text("CONTINUE"),
+        tools(call("read_file", path="greet.py")),
+        text("Still there."),
+    )
+    await chat.ask("Go.")
+    (gate,) = chat.gates.list("open")
+    await chat.conversation.close()
+    for pool in chat.pools:
+        await pool.close()
+    shutil.rmtree(chat.folders.cache)
+    chat.open()
+    await chat.ask("And now?")
+    assert "return 'Hi ' + name" in chat.results()[-1]
+    (again,) = chat.gates.list("open")
+    assert again.gate_id == gate.gate_id
+    assert sorted(change.path for change in await chat.conversation.changes()) == ["greet.py", "new.txt"]
+
+
+async def test_a_change_that_was_rejected_before_is_not_proposed_again_and_the_user_is_told(chat: Any) -> None:
+    edit = tools(call("edit_file", path="greet.py", old="'Hello '", new="'Hi '"))
+    chat.server.extend(edit, text("Done."), text("CONTINUE"), edit, text("Again."))
+    await chat.ask("Go.")
+    (gate,) = chat.gates.list("open")
+    record = (await chat.gates.read(gate.gate_id, NoEditor())).gate
+    await chat.gates.resolve(gate.gate_id, "reject", digest=record.digest, editor=NoEditor())
+    await chat.ask("Do it all the same.")
+    assert chat.gates.list("open") == [] and "rejected before" in chat.notices()[-1]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent_chat import NoEditor
-from model_server import Answer, call, text, tools
+from model_server import Answer, Call, call, text, tools
 from path_fixture import build
 from selfloop.agent.tools.tool import Ran
 from selfloop.agent.tools.verdicts import EvidenceOf, check_kind, doubts
@@ -246,16 +246,10 @@ async def test_no_path_of_the_corpus_leads_out(new_chat: Any, tmp_path: Path) ->
     outside = {path: path.read_bytes() for path in files if place not in path.parents}
     inside = {path: path.read_bytes() for path in place.rglob("*") if path.is_file() and not path.is_symlink()}
     chat = new_chat(place)
+    tried = (("read_file", {}), ("list_files", {}), ("search", {"pattern": "SECRET"}))
+    changing = (("write_file", {"content": "PWNED"}), ("delete_file", {}))
     calls = [
-        made
-        for case in cases
-        for made in (
-            call("read_file", path=case["path"]),
-            call("list_files", path=case["path"]),
-            call("search", pattern="SECRET", path=case["path"]),
-            call("write_file", path=case["path"], content="PWNED"),
-            call("delete_file", path=case["path"]),
-        )
+        Call(name, json.dumps({"path": case["path"], **more})) for case in cases for name, more in (*tried, *changing)
     ]
     for start in range(0, len(calls), 100):
         results = await use(chat, *calls[start : start + 100])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent_chat import assert_extends, assert_well_formed
-from model_server import Call, Request, call, cut, empty, status, text, tools
+from model_server import Call, Request, call, cut, empty, status, text, tools, usage
 from selfloop.updates import Changes, MessageChunk, MessageUpdate, Plan, Task, UsageUpdate
 
 
@@ -335,3 +335,38 @@ async def test_the_mark_of_a_secret_is_not_written_over_the_secret(chat: Any, wo
     assert "stands for a secret" in chat.results()[0]
     (change,) = await chat.conversation.changes()
     assert secret.encode() in change.post and b"DEBUG = True" in change.post
+
+
+async def test_a_made_up_name_cannot_spoil_the_history(chat: Any) -> None:
+    chat.server.extend(tools(Call("functions.read file\n", '{"path": "greet.py"}')), text("ok"))
+    await chat.ask("Go.")
+    assert "There is no tool 'functions.read file" in chat.results()[0]
+    (made,) = chat.server.requests[-1].messages[2]["tool_calls"]
+    assert made["function"]["name"] == "functions_read_file_"
+
+
+async def test_a_reply_with_very_many_calls_is_carried_out_up_to_a_bound(chat: Any) -> None:
+    chat.server.extend(tools(*(call("read_file", path=f"f{n}") for n in range(140))), text("ok"))
+    await chat.ask("Go.")
+    results = chat.results()
+    assert len(results) == 140 and "nothing at 'f127'" in results[127]
+    assert all("at most" in result for result in results[128:])
+
+
+async def test_an_answer_that_the_budget_cuts_short_ends_with_budget(new_chat: Any) -> None:
+    chat = new_chat(turn_total_tokens=6_500)
+    chat.server.extend(text("A long answer that", finish="length", usage=usage(5_000, 1_400)))
+    state = await chat.ask("Go.")
+    assert state.stop_reason == "budget" and "6,500 tokens" in chat.notices()[0]
+
+
+async def test_a_model_without_tool_calls_works_by_text(new_chat: Any) -> None:
+    chat = new_chat(text_protocol=True)
+    edit = '<tool name="edit_file">{"path": "greet.py", "old": "\'Hello \'", "new": "\'Hi \'"}</tool>'
+    chat.server.extend(text("I change it.\n", edit), text("Done."))
+    state = await chat.ask("Greet more briefly.")
+    assert state.stop_reason == "end_turn" and chat.answers()[-1] == "Done."
+    assert [change.path for change in await chat.conversation.changes()] == ["greet.py"]
+    first, second = chat.server.requests
+    assert "tools" not in first.body and second.messages[: len(first.messages)] == first.messages
+    assert {m["role"] for m in second.messages} == {"system", "user", "assistant"}

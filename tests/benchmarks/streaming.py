@@ -13,29 +13,22 @@ import time
 from urllib.parse import urlsplit
 
 from benchmarks.measure import OURS, Client, Figure, place, quantile
-from model_server import Answer, ModelServer, Pause, Request, chunk, event
+from model_server import DONE, Answer, ModelServer, Pause, Piece, Request, chunk, event
 
 CHUNKS = 400
 GAP_SECONDS = 0.004
 STAMP = re.compile(rb"@(\d+\.\d+)@")
 
 
-class _Stamp(bytes):
-    """A piece whose content is made when it is sent."""
+def _stamped() -> bytes:
+    return event(chunk({"content": f"@{time.perf_counter():.7f}@"}))
 
 
 def _answer(request: Request) -> Answer:
-    pieces: list[object] = []
+    pieces: list[Piece] = []
     for _ in range(CHUNKS):
-        pieces += [Pause(GAP_SECONDS), _Late()]
-    return Answer((*pieces, event(chunk({}, finish="stop")), b"data: [DONE]\n\n"))  # type: ignore[arg-type]
-
-
-class _Late:
-    """Made into bytes by the server at the moment of sending."""
-
-    def __call__(self) -> bytes:
-        return event(chunk({"content": f"@{time.perf_counter():.7f}@"}))
+        pieces += [Pause(GAP_SECONDS), _stamped]
+    return Answer((*pieces, event(chunk({}, finish="stop")), DONE))
 
 
 def run() -> list[Figure]:

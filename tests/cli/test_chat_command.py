@@ -56,6 +56,10 @@ def greet(workspace: Path) -> str:
     return (workspace / "greet.py").read_text()
 
 
+def children(process: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
 def test_a_piped_conversation_ends_with_exactly_the_approved_hunk(
     trusted: Path, env: dict[str, str], model: ModelServer
 ) -> None:
@@ -205,11 +209,29 @@ def test_an_unknown_session_is_one_plain_sentence(trusted: Path, env: dict[str, 
 
 def test_the_chat_ends_with_a_sentence_when_its_server_is_killed(talk: Talk, model: ModelServer) -> None:
     talk.expect("/help")
-    children = Path(f"/proc/{talk.process.pid}/task/{talk.process.pid}/children").read_text().split()
-    os.kill(int(children[0]), signal.SIGKILL)
+    os.kill(children(talk.process.pid)[0], signal.SIGKILL)
     talk.expect("The server has ended")
     assert talk.wait() == 1
     assert "Traceback" not in talk.output
+
+
+def test_a_killed_worker_loses_nothing_of_the_conversation(talk: Talk, trusted: Path, model: ModelServer) -> None:
+    hold = Hold()
+    model.extend(*EDITS[:2], raw(hold, *EDITS[2].pieces), EDITS[2])
+    talk.send("document it")
+    model.wait(3, 40)
+    supervisor = children(talk.process.pid)[0]
+    os.kill(children(supervisor)[0], signal.SIGKILL)
+    hold.event.set()
+    talk.expect("I added two docstrings.")
+    talk.expect("Apply this hunk?")
+    talk.send("y")
+    talk.expect("applied to greet.py")
+    talk.expect("Apply this hunk?")
+    talk.send("y")
+    talk.expect("applied to greet.py")
+    assert greet(trusted) == BOTH
+    assert model.overrun == []
 
 
 def test_a_second_terminal_shares_the_server(

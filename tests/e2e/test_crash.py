@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from pathlib import Path
 
 import pytest
 
 from conftest import GREETING, Starter
-from lsp_client import LspClient, RpcError, to_uri
+from lsp_client import LspClient, RpcError, require, to_uri
 from model_server import Answer, ModelServer, Request, call, text, tools
 from processes import descendants, gone, kill, worker_of
 
+LIVES = int(os.environ.get("SELFLOOP_TEST_LIVES", "6"))
 EDIT = call("edit_file", path="greet.py", old="'Hello ' + name", new="f'Hello {name}'")
 CREATE = call("write_file", path="new.txt", content="made by the agent\n")
 AFTER = GREETING.replace("'Hello ' + name", "f'Hello {name}'")
@@ -199,10 +201,10 @@ async def insisted(client, method, params, known):  # type: ignore[no-untyped-de
 async def test_a_worker_killed_at_random_moments_does_the_work_exactly_once(
     start: Starter, workspace: Path, model: ModelServer
 ) -> None:
-    """Fifty lives of four kills each: 200 seeded moments."""
+    """Four kills in each life, at seeded moments; `make proof` lives fifty lives, which is 200 moments."""
     model._script = played
     client = await start()
-    for seed in range(50):
+    for seed in range(LIVES):
         (workspace / "greet.py").write_text(GREETING)
         (workspace / "new.txt").unlink(missing_ok=True)
         await one_life(client, workspace, model, seed)
@@ -211,3 +213,73 @@ async def test_a_worker_killed_at_random_moments_does_the_work_exactly_once(
                 client, "selfloop/session/delete", {"sessionId": row["sessionId"]}, lambda: asyncio.sleep(0, {})
             )
     assert client.process.returncode is None
+
+
+STORE_WRITES = "write,pwrite64,rename,renameat,renameat2,unlink,fsync,fdatasync"
+
+
+async def doomed(worker: int, moment: int) -> asyncio.subprocess.Process:
+    """Have the kernel kill a worker at the `moment`-th write of its main thread from now on."""
+    tracer = await asyncio.create_subprocess_exec(
+        require("strace"),
+        *("-p", str(worker), "-o", "/dev/null", "-e", f"trace={STORE_WRITES}"),
+        *("-e", f"inject={STORE_WRITES}:signal=KILL:when={moment}"),
+        stderr=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    assert tracer.stderr is not None
+    assert b"attached" in await asyncio.wait_for(tracer.stderr.readline(), 10)
+    return tracer
+
+
+async def whole_way(client: LspClient, workspace: Path) -> None:
+    """Prompt, wait for the gate, approve: insisting, as a user would, on what was said not to have taken effect."""
+    session = await insisted(client, "selfloop/session/new", {}, lambda: newest_session(client))
+    assert session
+    prompt = {"sessionId": session["sessionId"], "text": "Go."}
+    await insisted(client, "selfloop/session/prompt", prompt, lambda: asyncio.sleep(0, {}))
+    gate = await wait_for_gate(client)
+    assert (workspace / "greet.py").read_text() == GREETING and not (workspace / "new.txt").exists()
+    for _ in range(20):
+        read = await client.request("selfloop/gate/read", {"gateId": gate})
+        if read["gate"]["state"] == "resolved":
+            break
+        answer = {"gateId": gate, "optionId": "approve", "digest": read["gate"]["digest"]}
+        try:
+            await client.request("selfloop/gate/resolve", answer)
+        except RpcError as error:
+            assert error.code in (-32803, -32801), error
+    assert (workspace / "greet.py").read_text() == AFTER
+    assert (workspace / "new.txt").read_text() == "made by the agent\n"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+async def test_a_worker_killed_at_any_write_does_the_work_exactly_once(
+    start: Starter, workspace: Path, model: ModelServer
+) -> None:
+    """Every so many-th write of the whole way; `make proof` takes every single one, until a life outlives its kill."""
+    model._script = played
+    client = await start()
+    moment, stride = 1, int(os.environ.get("SELFLOOP_TEST_STRIDE", "29"))
+    while True:
+        (workspace / "greet.py").write_text(GREETING)
+        (workspace / "new.txt").unlink(missing_ok=True)
+        await client.request("selfloop/status", {})
+        asked = len(model.requests)
+        worker = worker_of(client.process.pid)
+        tracer = await doomed(worker, moment)
+        await whole_way(client, workspace)
+        killed = worker_of(client.process.pid) != worker
+        assert 4 <= len(model.requests) - asked <= (6 if killed else 4), f"moment {moment}"
+        if tracer.returncode is None:
+            tracer.kill()
+        await tracer.wait()
+        for row in (await client.request("selfloop/session/list", {}))["sessions"]:
+            await insisted(
+                client, "selfloop/session/delete", {"sessionId": row["sessionId"]}, lambda: asyncio.sleep(0, {})
+            )
+        if not killed:
+            break
+        moment += stride
+    assert moment > 100 and client.process.returncode is None

@@ -107,6 +107,10 @@ async def test_a_rejection_is_remembered_by_content_wherever_it_has_moved(room: 
     assert room.gates.propose("s", [room.change("a", b"zero\n" + BOTH), room.change("b", b"new")], title="T") is None
     again = room.propose(room.change("a", b"zero\n" + BOTH), room.change("b", b"other"))
     assert await statuses(room, again) == ["rejected", "rejected", "pending"]
+    assert [change.path for change in room.decided[-1].withdrawn] == ["a"]
+    told = len(room.decided)
+    room.propose(room.change("a", b"zero\n" + BOTH), room.change("b", b"another"))
+    assert len(room.decided) == told
     assert room.gates.propose("another", [room.change("b", b"new")], title="T") is not None
 
 

@@ -51,7 +51,8 @@ from selfloop.model.provider import Timeouts
 
 READ = ToolSpec("read_file", "Read a file.", {"type": "object", "properties": {"path": {"type": "string"}}})
 ASK = (Message("system", "You are a test."), Message("user", "Go on."))
-SHORT = Timeouts(connect_seconds=2, first_chunk_seconds=0.4, between_chunks_seconds=0.4, after_finish_seconds=0.2)
+PATIENT = Timeouts(connect_seconds=5, after_finish_seconds=0.2)
+HASTY = Timeouts(connect_seconds=2, first_chunk_seconds=1.0, between_chunks_seconds=1.0)
 
 
 class Asked:
@@ -64,7 +65,7 @@ class Asked:
         self.thoughts: list[str] = []
         self.budget = Budget(Limits())
         given_settings = {"model": "any/name", "base_url": server.url, **more.pop("settings", {})}
-        self.client = ModelClient(Settings(**given_settings), **{"timeouts": SHORT, "sleep": self.sleep, **more})
+        self.client = ModelClient(Settings(**given_settings), **{"timeouts": PATIENT, "sleep": self.sleep, **more})
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -310,7 +311,7 @@ FAILS: dict[str, tuple[Answer, str, str]] = {
     "content filter": (raw(chunk({}, finish="content_filter"), DONE), "empty", "content filter"),
     "stalls at once": (stall(), "timeout", "sent nothing"),
     "stalls in the middle": (raw(HELLO, Pause(30)), "timeout", "not whole"),
-    "only comments": (raw(*[part for _ in range(60) for part in (b": wait\n\n", Pause(0.05))]), "timeout", "nothing"),
+    "only comments": (raw(*[part for _ in range(100) for part in (b": wait\n\n", Pause(0.05))]), "timeout", "nothing"),
 }
 
 
@@ -320,7 +321,8 @@ async def test_every_failure_is_one_plain_sentence_and_the_next_call_works(
 ) -> None:
     answer, kind, said = FAILS[failure]
     retried = failure == "error text in a whole answer"
-    asked = played(*[answer] * (4 if retried else 1), text("again"), settings={"api_key": "the-key"})
+    timeouts = HASTY if kind == "timeout" else PATIENT
+    asked = played(*[answer] * (4 if retried else 1), text("again"), settings={"api_key": "the-key"}, timeouts=timeouts)
     started = time.monotonic()
     message = await asked.fails(kind)
     assert said in message and "the-key" not in message
@@ -362,7 +364,7 @@ async def test_a_base_url_that_is_none_is_said(played: Callable[..., Asked], url
 
 async def test_a_server_that_accepts_and_says_nothing_times_out(played: Callable[..., Asked]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        asked = played(settings={"base_url": f"http://127.0.0.1:{silent.getsockname()[1]}/v1"})
+        asked = played(settings={"base_url": f"http://127.0.0.1:{silent.getsockname()[1]}/v1"}, timeouts=HASTY)
         assert "sent nothing" in await asked.fails("timeout")
 
 
@@ -466,6 +468,7 @@ async def test_tools_by_text_are_called_and_answered(played: Callable[..., Asked
 async def test_a_local_endpoint_needs_no_key(played: Callable[..., Asked], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-for-somebody-else")
     monkeypatch.setenv("OPENAI_ORG_ID", "org-secret")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer somebody\nX-Mine: somebody")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     asked = played(text("ok"))
     await asked()
@@ -501,6 +504,15 @@ async def test_the_users_key_goes_before_the_environments(played: Callable[..., 
     asked = played(text("ok"), settings={"api_key": "environment"}, keys=lambda origin: "user")
     await asked()
     assert asked.server.requests[0].headers["authorization"] == "Bearer user"
+
+
+async def test_a_key_is_trimmed_and_one_that_cannot_be_sent_is_not_quoted(played: Callable[..., Asked]) -> None:
+    asked = played(text("ok"), settings={"api_key": " trimmed\n"})
+    await asked()
+    assert asked.server.requests[0].headers["authorization"] == "Bearer trimmed"
+    for key in ("se\ncret", "se\u00e9cret"):
+        message = await played(settings={"api_key": key}).fails("auth")
+        assert "cret" not in message
 
 
 async def test_without_a_model_nothing_is_asked(played: Callable[..., Asked]) -> None:
@@ -546,7 +558,7 @@ async def test_the_answer_is_bounded_by_the_callers_wish_and_by_the_context(play
 
 
 async def test_when_the_seconds_run_out_the_call_ends_as_a_budget(played: Callable[..., Asked]) -> None:
-    asked = played(raw(HELLO, Pause(30)), timeouts=Timeouts())
+    asked = played(raw(HELLO, Pause(30)), timeouts=PATIENT)
     asked.budget = Budget(Limits(max_seconds=0.4))
     with pytest.raises(BudgetExceeded) as over:
         await asked()
@@ -567,7 +579,7 @@ async def test_cancelling_closes_the_connection_at_once(played: Callable[..., As
             request.gone.wait(0.5)
         return answer
 
-    asked = played(reply, timeouts=Timeouts())
+    asked = played(reply, timeouts=PATIENT)
     task = asyncio.create_task(asked())
     await asyncio.to_thread(arrived.wait, 5)
     await asyncio.sleep(0.05)
@@ -582,7 +594,7 @@ async def test_cancelling_closes_the_connection_at_once(played: Callable[..., As
 
 
 async def test_cancelling_at_any_moment_leaves_nothing_behind(played: Callable[..., Asked]) -> None:
-    asked = played(lambda _: text(*"hello").paced(0.001), timeouts=Timeouts())
+    asked = played(lambda _: text(*"hello").paced(0.001), timeouts=PATIENT)
     await asked()
     for step in range(40):
         task = asyncio.create_task(asked())
@@ -600,7 +612,7 @@ async def test_calls_side_by_side_do_not_mix(played: Callable[..., Asked]) -> No
         word = request.messages[-1]["content"]
         return text(*[word] * 5).paced(0.002)
 
-    asked = played(echo, timeouts=Timeouts())
+    asked = played(echo, timeouts=PATIENT)
     words = [f"w{number}" for number in range(12)]
     replies = await asyncio.gather(*(asked((Message("user", word),)) for word in words))
     assert [reply.message.content for reply in replies] == [word * 5 for word in words]

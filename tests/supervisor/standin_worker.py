@@ -131,6 +131,7 @@ class Worker:
             self.held.append((window, id))
         elif do in ("effect", "effect and die", "effect and hold"):
             append("effects", key)
+            append("marks", params.get("mark", "-"))
             if do == "effect and die":
                 os.kill(os.getpid(), signal.SIGKILL)
             if do == "effect":

@@ -1,5 +1,6 @@
 """The supervisor towards one editor: starting, answering, ending."""
 
+import json
 import os
 import signal
 import stat
@@ -28,6 +29,9 @@ def test_the_older_ways_to_name_the_folder_are_understood(start, folder, form):
     client = start()
     client.initialize(**{form: folder.as_uri() if form == "rootUri" else str(folder)})
     assert client.status()["start"]["folders"] == [{"uri": folder.as_uri(), "path": str(folder), "owned": True}]
+    heard = client.call("selfloop/gate/read", {"do": "heard"})
+    [told] = [params for _, method, params in heard if method == "initialize"]
+    assert [item["uri"] for item in told["workspaceFolders"]] == [folder.as_uri()]
 
 
 def test_without_a_folder_nothing_is_locked(start, home):
@@ -232,3 +236,46 @@ def test_a_request_is_cancelled_before_the_worker_is_there(start, home, folder):
     client.notify("$/cancelRequest")
     assert client.worker()
     client.nothing_more()
+
+
+@pytest.mark.parametrize("form", [b"Content-Length: %d\r\n\r\n", b"content-length:%d\n\n"])
+def test_a_stream_that_is_cut_at_every_byte_is_understood(start, folder, form):
+    client = start()
+    messages = [
+        {"jsonrpc": "2.0", "id": "a", "method": "initialize", "params": {"rootUri": folder.as_uri()}},
+        {"jsonrpc": "2.0", "id": "b", "method": "selfloop/status", "params": {}},
+    ]
+    for message in messages:
+        body = json.dumps(message).encode()
+        for byte in form % len(body) + body:
+            client.write(bytes([byte]))
+    assert "result" in client.answer("a")
+    assert client.answer("b")["result"]["window"] == 1
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"workspaceFolders": 5},
+        {"workspaceFolders": [None, 5, {}, {"uri": 5}]},
+        {"workspaceFolders": [{"uri": "untitled:a"}, {"uri": "file:///%00"}]},
+        {"rootUri": 5, "rootPath": 5},
+        {"rootUri": "", "rootPath": ""},
+    ],
+)
+def test_folders_that_are_none_are_passed_over(start, params):
+    client = start()
+    client.call("initialize", params)
+    for event in (None, [], 5, {"added": 5, "removed": [5, {"uri": 5}]}):
+        client.notify("workspace/didChangeWorkspaceFolders", {"event": event})
+    assert client.status()["start"]["folders"] == []
+    client.nothing_more()
+
+
+def test_without_a_usable_data_folder_the_user_is_told_and_served(start, home, folder):
+    (home / "data").write_text("no folder")
+    client = start()
+    client.initialize(folder)
+    assert "could not be locked" in client.notified("window/showMessage")["message"]
+    assert client.status()["start"]["folders"] == [{"uri": folder.as_uri(), "path": str(folder), "owned": True}]
+    assert client.end() == 0

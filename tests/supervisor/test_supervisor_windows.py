@@ -1,6 +1,8 @@
 """Several windows on one workspace: one server, the others its clients; and the next one when it ends."""
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import stat
@@ -296,3 +298,56 @@ def test_updates_that_a_dead_server_did_not_send_come_from_the_next_one(pair, st
     assert third.status()["pid"] == second.status()["pid"]
     third.nothing_more()
     second.nothing_more()
+
+
+@pytest.mark.slow
+def test_whoever_dies_each_request_of_a_living_window_has_one_true_answer(start, home, folder):
+    chance = random.Random(11)
+    windows = []
+    asked = {}
+
+    def join():
+        window = start()
+        window.initialize(folder)
+        window.open(URI, f"{window.process.pid}")
+        windows.append(window)
+
+    for turn in range(40):
+        while len(windows) < 3:
+            join()
+        for number, window in enumerate(windows):
+            for step in range(chance.randrange(4)):
+                mark = f"{turn}.{number}.{step}"
+                do = chance.choice(["effect", "effect and hold"])
+                asked[mark] = window, window.ask("selfloop/session/prompt", {"do": do, "mark": mark})
+        time.sleep(chance.random() * 0.1)
+        action = chance.choice(["worker", "worker", "kill", "exit", "nothing"])
+        if action == "worker":
+            with contextlib.suppress(ProcessLookupError):
+                kill(windows[0].lives()[-1])
+        elif action != "nothing":
+            victim = windows.pop(chance.randrange(3))
+            if action == "kill":
+                kill(victim.process.pid)
+            else:
+                victim.notify("exit")
+    answers = {mark: answer_by_killing(window, id) for mark, (window, id) in asked.items() if window in windows}
+    marks = (home / "marks").read_text().split()
+    for mark, answer in answers.items():
+        took_effect = "result" in answer or "It took effect." in answer["error"]["message"]
+        assert marks.count(mark) == took_effect, (mark, answer)
+    for window in windows:
+        assert window.text(URI) == f"{window.process.pid}"
+        window.nothing_more()
+    effects = (home / "effects").read_text().split()
+    assert len(effects) == len(set(effects))
+
+
+def answer_by_killing(window, id):
+    """Kill the newest worker until the request has its answer: most workers keep some for themselves."""
+    for _ in range(20):
+        with contextlib.suppress(AssertionError):
+            return window.answer(id, 1)
+        with contextlib.suppress(ProcessLookupError):
+            kill(window.lives()[-1])
+    raise AssertionError(f"{id} is never answered")

@@ -19,27 +19,28 @@ from typing import TYPE_CHECKING
 from attrs import asdict, define, field
 
 from selfloop.agent.compaction import Compactor
-from selfloop.agent.context import project_rules
+from selfloop.agent.context import printable, project_rules
+from selfloop.agent.desk import Desk
 from selfloop.agent.history import Entry, History, Pin, pin_data
 from selfloop.agent.replay import Input
-from selfloop.agent.reporting import AgentReport, ChatReport, result_data
+from selfloop.agent.reporting import AgentReport, ChatReport
 from selfloop.agent.tasks import judge, task_folder
 from selfloop.agent.tools.files import FILE_TOOLS
 from selfloop.agent.tools.recall import MEMORY_TOOLS, PLAN_TOOLS
 from selfloop.agent.tools.search import SEARCH_TOOLS
 from selfloop.agent.tools.shell import SHELL_TOOLS
 from selfloop.agent.tools.subagents import AGENT_TOOLS, Agents
-from selfloop.agent.tools.tool import Observation, Workbench
+from selfloop.agent.tools.tool import Workbench
 from selfloop.agent.tools.toolbox import Toolbox
 from selfloop.agent.turn import Turn
+from selfloop.agent.unanswered import answer_interrupted, answer_rest
 from selfloop.errors import SelfloopError
-from selfloop.messages import Message, ToolCall, Usage
+from selfloop.messages import Message, Usage
 from selfloop.model.budget import Budget, Limits
 from selfloop.sandbox.paths import Door
 from selfloop.updates import Changes, Notice, Plan, State, StopReason, Task, UsageInfo
 
 if TYPE_CHECKING:
-    from selfloop.agent.conversation import Conversation
     from selfloop.sandbox.isolation import Isolation
     from selfloop.sandbox.worktree import Worktree
 
@@ -48,11 +49,12 @@ logger = logging.getLogger(__name__)
 CHAT_TOOLS = (*FILE_TOOLS, *SEARCH_TOOLS, *SHELL_TOOLS, *AGENT_TOOLS, *MEMORY_TOOLS, *PLAN_TOOLS)
 AGENT_SIDE_TOOLS = (*FILE_TOOLS, *SEARCH_TOOLS, *SHELL_TOOLS, MEMORY_TOOLS[1])
 PROPOSAL_SECONDS = 120.0
-CANCELLED_PROPOSAL_SECONDS = 1.0
+CANCELLED_PROPOSAL_SECONDS = 0.7
 """A cancelled turn has to end soon; what could not be proposed in time is proposed with the next turn."""
 AGENT_SHARE = 0.5
 """Of what is left of the turn's tokens, for one sub-agent."""
 AGENT_ITERATIONS = 60
+_BRIEF_CHARS = 400
 _CHARS = (2_000, 12_000)
 """The least and the most of a file or an output that one observation shows; a hundred or two lines serve best."""
 
@@ -61,7 +63,7 @@ _CHARS = (2_000, 12_000)
 class ChatTurn:
     """One turn, begun by `start`, or taken up again when that is None."""
 
-    chat: Conversation
+    desk: Desk
     id: str
     start: Input | None
     budget: Budget = field(init=False)
@@ -69,7 +71,7 @@ class ChatTurn:
     _counted: Usage = field(factory=Usage, init=False)
 
     def __attrs_post_init__(self) -> None:
-        settings, state = self.chat.parts.settings, self.chat.state
+        settings, state = self.desk.parts.settings, self.desk.state
         # What a turn had used before it was cut off stays used.
         resumed = self.start is None
         spent = state.turn_usage if resumed else Usage()
@@ -89,31 +91,31 @@ class ChatTurn:
             BudgetExceeded, ProviderError: as in `Turn.run`.
             SandboxError, StoreError: there is no place to work; the model was not asked.
         """
-        chat = self.chat
-        overlay = await chat.overlay()
-        worktree, conflicts = await chat.place.open(overlay)
-        await chat.take_back()
-        isolation = await chat.parts.isolation()
-        if chat.state.history.head() == 0:
+        desk = self.desk
+        overlay = await desk.overlay()
+        worktree, conflicts = await desk.place.open(overlay)
+        await desk.take_back()
+        isolation = await desk.parts.isolation()
+        if desk.state.history.head() == 0:
             await self._show_project(worktree, overlay, isolation)
         if self.start is not None:
             await self._judge(self.start)
             await self._take_up(self.start, overlay, conflicts)
         self.bench = self._bench(worktree, isolation)
-        toolbox = Toolbox(CHAT_TOOLS, chat.parts.prompts)
+        toolbox = Toolbox(CHAT_TOOLS, desk.parts.prompts)
         if self.start is None:
-            self._answer_interrupted(toolbox)
+            answer_interrupted(desk, self.id, toolbox)
         report = ChatReport(
-            channel=chat.channel(),
+            channel=desk.channel(),
             turn_id=self.id,
-            known_secrets=chat.parts.secrets,
+            known_secrets=desk.parts.secrets,
             used=self._used,
-            context=chat.context,
+            context=desk.context,
             let_in=self._let_in,
             files_changed=self._show_changes,
-            suspending=lambda: chat.suspending,
+            suspending=lambda: desk.suspending,
         )
-        turn = Turn(chat.parts.model, toolbox, self.bench, chat.state.history, self.budget, self._compactor(), report)
+        turn = Turn(desk.parts.model, toolbox, self.bench, desk.state.history, self.budget, self._compactor(), report)
         try:
             return await turn.run()
         finally:
@@ -122,25 +124,26 @@ class ChatTurn:
 
     async def settle(self, stop: StopReason, sentence: str | None) -> None:
         """End the turn: answer what is unanswered, propose what has changed, and tell the user."""
-        chat = self.chat
-        self._answer_rest(stop)
+        desk = self.desk
+        answer_rest(desk, self.id, Toolbox(CHAT_TOOLS, desk.parts.prompts), stop)
         self._count_unreported()
         seconds = CANCELLED_PROPOSAL_SECONDS if stop == "cancelled" else PROPOSAL_SECONDS
         try:
             async with asyncio.timeout(seconds):
                 await self._propose()
         except TimeoutError:
-            logger.warning("The proposal of %s took too long; it comes with the next turn.", self.id)
+            text = "The changes of this turn could not be put together in time; they are proposed with the next one."
+            desk.parts.emit(Notice(severity="warning", text=text))
         except SelfloopError as error:
-            chat.parts.emit(Notice(severity="warning", text=chat.parts.redact(error.message)))
-        begun = chat.state.turn_id == self.id
+            desk.parts.emit(Notice(severity="warning", text=desk.parts.redact(error.message)))
+        begun = desk.state.turn_id == self.id
         if self.start is not None and not begun:
             # The model has not seen these words; it must not go on as if they had never been said.
             text = f"The user said this, but the turn was ended ({stop}) before it began:\n{self.start.text}"
-            pins = pin_data([Pin("The user", self.start.text, max(1, chat.state.task))])
-            chat.record("told", {"text": text, "pins": pins})
-        usage = chat.state.turn_usage if begun else self.budget.spent
-        chat.record(
+            pins = pin_data([Pin("The user", self.start.text, max(1, desk.state.task))])
+            desk.record("told", {"text": text, "pins": pins})
+        usage = desk.state.turn_usage if begun else self.budget.spent
+        desk.record(
             "turn_end",
             {
                 "turn_id": self.id,
@@ -152,8 +155,8 @@ class ChatTurn:
         )
         if sentence is not None:
             severity = "error" if stop == "error" else "warning"
-            chat.parts.emit(Notice(severity=severity, text=chat.parts.redact(sentence)))
-        chat.parts.emit(State(state="idle", stop_reason=stop, usage=UsageInfo(**asdict(usage)), turn_id=self.id))
+            desk.parts.emit(Notice(severity=severity, text=desk.parts.redact(sentence)))
+        desk.parts.emit(State(state="idle", stop_reason=stop, usage=UsageInfo(**asdict(usage)), turn_id=self.id))
 
     # Before the model is asked
 
@@ -161,67 +164,69 @@ class ChatTurn:
         self, worktree: Worktree, overlay: Mapping[str, bytes] | None, isolation: Isolation
     ) -> None:
         """Put what stays the same for the whole session at the head of the history."""
-        chat, fence = self.chat, self.chat.fence()
-        rules = await asyncio.to_thread(chat.place.rules, overlay)
-        limit = chat.parts.model.context_limit()
-        charted = chat.parts.repository_map
+        desk, fence = self.desk, self.desk.fence()
+        rules = await asyncio.to_thread(desk.place.rules, overlay)
+        limit = desk.parts.model.context_limit()
+        charted = desk.parts.repository_map
         chart = await asyncio.to_thread(charted.render, worktree.path, max(1_000, min(9_000, limit // 6)))
         nested = await asyncio.to_thread(charted.named, worktree.path, "AGENTS.md")
-        clean = chat.parts.redact
-        commands = chat.parts.prompts.render(f"shell_{isolation.level}")
-        system = chat.parts.prompts.render("chat", marker=fence.marker, platform=platform.system(), commands=commands)
-        project = chat.parts.prompts.render(
+        clean = desk.parts.redact
+        commands = desk.parts.prompts.render(f"shell_{isolation.level}")
+        system = desk.parts.prompts.render("chat", marker=fence.marker, platform=platform.system(), commands=commands)
+        project = desk.parts.prompts.render(
             "project",
-            folder=chat.parts.workspace.name,
+            folder=printable(desk.parts.workspace.name),
             rules=clean(project_rules(rules, nested, fence)),
             map=clean(fence.data(chart, source="map of the repository")) if chart else "The folder is empty.",
         )
-        chat.record("context", {"system": system, "project": project, "rules": _digest(rules)})
+        desk.record("context", {"system": system, "project": project, "rules": _digest(rules)})
 
     async def _judge(self, start: Input) -> None:
         """Find out whether a new task begins, and make its folder."""
-        chat, number = self.chat, self.chat.state.task
+        desk, number = self.desk, self.desk.state.task
         if number:
             verdict, reply = await judge(
                 start.text,
-                chat.state.history,
+                desk.state.history,
                 number,
-                model=chat.parts.model,
-                prompts=chat.parts.prompts,
-                fence=chat.fence(),
+                model=desk.parts.model,
+                prompts=desk.parts.prompts,
+                fence=desk.fence(),
                 budget=self.budget,
             )
             if reply is not None:
                 self._used(reply.usage, "judge")
             if verdict == "CONTINUE":
                 return
-        folder = await asyncio.to_thread(task_folder, chat.parts.outputs, number + 1)
-        shown = folder.relative_to(chat.parts.workspace).as_posix()
-        chat.record("task_boundary", {"number": number + 1, "output_dir": shown})
-        chat.parts.emit(Task(number=number + 1, output_dir=chat.parts.uri(shown)))
+        folder = await asyncio.to_thread(task_folder, desk.parts.outputs, number + 1)
+        shown = folder.relative_to(desk.parts.workspace).as_posix()
+        desk.record("task_boundary", {"number": number + 1, "output_dir": shown})
+        desk.parts.emit(Task(number=number + 1, output_dir=desk.parts.uri(shown)))
 
     async def _take_up(self, start: Input, overlay: Mapping[str, bytes] | None, conflicts: list[str]) -> None:
         """Put the user's words into the history, with what has happened since and what the editor shows."""
-        chat = self.chat
-        task = chat.state.task
+        desk = self.desk
+        rules = await asyncio.to_thread(desk.place.rules, overlay)
+        # Nothing is awaited from here on: what is told meanwhile would be lost between the reading and the record.
+        task = desk.state.task
         today = datetime.now(UTC).date().isoformat()
-        notes = [f"Task {task}. Its results folder is @outputs/. Today is {today} (UTC)."]
-        notes += [told.text for told in chat.state.tell]
-        pins = [Pin("The user", start.text, task), *(pin for told in chat.state.tell for pin in told.pins)]
+        notes = [f"Task {task}. Its results folder is @outputs/. Today is {today} (UTC).", *self._task_so_far(task)]
+        notes += [told.text for told in desk.state.tell]
+        pins = [Pin("The user", start.text, task), *(pin for told in desk.state.tell for pin in told.pins)]
         if conflicts:
+            paths = ", ".join(printable(path) for path in conflicts)
             notes.append(
                 "The user has changed the same lines as you in these files, so your copy of them is older than the "
-                f"user's: {', '.join(conflicts)}. Your change there will have to be made anew."
+                f"user's: {paths}. Your change there will have to be made anew."
             )
-            chat.parts.emit(Notice(severity="warning", text=_conflict_sentence(conflicts)))
-        rules = await asyncio.to_thread(chat.place.rules, overlay)
-        if _digest(rules) != chat.state.rules:
-            text = chat.parts.redact(project_rules(rules, [], chat.fence()))
+            desk.parts.emit(Notice(severity="warning", text=_conflict_sentence(paths)))
+        if _digest(rules) != desk.state.rules:
+            text = desk.parts.redact(project_rules(rules, [], desk.fence()))
             notes.append(f"The project's rules have changed; these hold now:\n{text}")
             pins.append(Pin("The project's rules", text, task))
         content = f"{start.text}\n\n<turn>\n{chr(10).join(notes)}\n</turn>"
         content += f"\n{start.editor}" if start.editor else ""
-        chat.record(
+        desk.record(
             "turn_start",
             {
                 "turn_id": self.id,
@@ -232,47 +237,21 @@ class ChatTurn:
             },
         )
 
-    def _answer_interrupted(self, toolbox: Toolbox) -> None:
-        """Answer the calls that a killed worker may have carried out. Those that waited for the user are made again."""
-        state = self.chat.state
-        for call in state.history.unanswered():
-            if call.id in state.asked or (call.id not in state.begun and call.id not in state.withheld):
-                return
-            text = (
-                "Interrupted: Selfloop was restarted while this ran. It may or may not have taken effect; look before "
-                "you do it again."
-                if call.id in state.begun
-                else "Not carried out: Selfloop was restarted, and the arguments held a secret, which is not kept. "
-                "Call again."
-            )
-            self._answer(call, text, toolbox)
-
-    def _answer_rest(self, stop: StopReason) -> None:
-        """Give every call of a turn that has ended a result, so that the next request is well-formed."""
-        state = self.chat.state
-        if state.turn_id != self.id:
-            return
-        toolbox = Toolbox(CHAT_TOOLS, self.chat.parts.prompts)
-        for call in state.history.unanswered():
-            ended = "The user cancelled the turn" if stop == "cancelled" else f"The turn was ended ({stop})"
-            text = (
-                f"{ended} while this ran. It may have taken effect in part."
-                if call.id in state.begun
-                else f"{ended} before this was carried out."
-            )
-            self._answer(call, text, toolbox)
-
-    def _answer(self, call: ToolCall, text: str, toolbox: Toolbox) -> None:
-        observation = Observation(text, failed=True)
-        tool, params, _ = toolbox.read(call)
-        self.chat.record("tool_result", result_data(self.id, call, observation))
-        self.chat.channel().tool(call, tool, params, observation)
+    def _task_so_far(self, task: int) -> list[str]:
+        """Return how the task began: what is told piece by piece is carried out worse than what is told at once."""
+        entries = self.desk.state.history
+        pins = entries.pins(len(entries.entries))
+        said = [pin.text for pin in pins if pin.task == task and pin.label == "The user"]
+        if not said:
+            return []
+        brief = " ".join(said[0].split())
+        return [f"It goes on; it began with: {brief if len(brief) <= _BRIEF_CHARS else brief[:_BRIEF_CHARS] + '…'}"]
 
     # While it runs
 
     def _bench(self, worktree: Worktree, isolation: Isolation) -> Workbench:
-        chat, parts = self.chat, self.chat.parts
-        outputs = task_folder(parts.outputs, chat.state.task)
+        desk, parts = self.desk, self.desk.parts
+        outputs = task_folder(parts.outputs, desk.state.task)
         bench = Workbench(
             session_id=parts.session.id,
             workspace=parts.workspace,
@@ -282,33 +261,33 @@ class ChatTurn:
             isolation=isolation,
             gates=parts.gates,
             memory=parts.memory,
-            fence=chat.fence(),
+            fence=desk.fence(),
             settings=parts.settings,
             window_chars=max(_CHARS[0], min(_CHARS[1], parts.model.context_limit() // 3)),
             redact=parts.redact,
             known_secrets=parts.secrets,
             show_plan=lambda entries: parts.emit(Plan(entries=entries)),
-            record=chat.record,
+            record=desk.record,
         )
         bench.agents = Agents(
             make_turn=self._agent_turn,
             bench=bench,
             child_budget=self._child_budget,
-            number=lambda: chat.state.agents + 1,
+            number=lambda: desk.state.agents + 1,
         )
         return bench
 
     def _agent_turn(self, agent_id: str, task: str, bench: Workbench, budget: Budget) -> Turn:
         """Build the turn of a sub-agent: its own history and the same tools, but for those that start others."""
-        chat = self.chat
-        parts = chat.parts
-        project = next(entry for entry in chat.state.history.entries if entry.kind == "project")
+        desk = self.desk
+        parts = desk.parts
+        project = next(entry for entry in desk.state.history.entries if entry.kind == "project")
         system = parts.prompts.render(
             "subagent", marker=bench.fence.marker, commands=parts.prompts.render(f"shell_{bench.isolation.level}")
         )
         history = History([Entry(Message("system", system), "system"), project])
         history.add(Entry(Message("user", task), "input", (Pin("Your task", task, 1),)))
-        report = AgentReport(chat.channel(), agent_id, history, self._spent, self._show_changes)
+        report = AgentReport(desk.channel(), agent_id, history, self._spent, self._show_changes)
         compactor = Compactor(parts.model, parts.prompts, bench.fence, history.rewrite, parts.redact)
         return Turn(parts.model, Toolbox(AGENT_SIDE_TOOLS, parts.prompts), bench, history, budget, compactor, report)
 
@@ -320,30 +299,30 @@ class ChatTurn:
         return Budget(Limits(max_total_tokens=share, max_iterations=AGENT_ITERATIONS), parent=self.budget)
 
     def _compactor(self) -> Compactor:
-        chat = self.chat
+        desk = self.desk
         return Compactor(
-            chat.parts.model,
-            chat.parts.prompts,
-            chat.fence(),
-            lambda change: chat.record("compaction", change),
-            chat.parts.redact,
-            task=lambda: chat.state.task,
+            desk.parts.model,
+            desk.parts.prompts,
+            desk.fence(),
+            lambda change: desk.record("compaction", change),
+            desk.parts.redact,
+            task=lambda: desk.state.task,
             used=lambda usage: self._used(usage, "compaction"),
         )
 
     async def _let_in(self) -> None:
         """Let the user's steering and decisions into the running turn."""
-        chat = self.chat
-        await chat.take_back()
-        said = [one for one in chat.state.waiting.values() if one.delivery == "steer" and one.turn_id == self.id]
-        told = list(chat.state.tell)
+        desk = self.desk
+        await desk.take_back()
+        said = [one for one in desk.state.waiting.values() if one.delivery == "steer" and one.turn_id == self.id]
+        told = list(desk.state.tell)
         if not said and not told:
             return
-        task = chat.state.task
+        task = desk.state.task
         parts = [one.text for one in told]
         parts += [f"The user says, while you work:\n{one.text}\n{one.editor}".strip() for one in said]
         pins = [*(pin for one in told for pin in one.pins), *(Pin("The user", one.text, task) for one in said)]
-        chat.record(
+        desk.record(
             "steer",
             {
                 "turn_id": self.id,
@@ -354,17 +333,17 @@ class ChatTurn:
         )
 
     async def _show_changes(self) -> None:
-        self.chat.parts.emit(Changes(files=await self.chat.place.stats()))
+        self.desk.parts.emit(Changes(files=await self.desk.place.stats()))
 
     def _used(self, usage: Usage, purpose: str | None = None) -> None:
         """Count a call; one that is no reply of the turn gets an event of its own."""
         if purpose is not None:
-            self.chat.record("usage", {"turn_id": self.id, "purpose": purpose, "usage": asdict(usage)})
+            self.desk.record("usage", {"turn_id": self.id, "purpose": purpose, "usage": asdict(usage)})
         self._spent(usage)
 
     def _spent(self, usage: Usage) -> None:
         self._counted += usage
-        self.chat.used(usage)
+        self.desk.used(usage)
 
     def _count_unreported(self) -> None:
         """Count what the budget was charged for calls that were cut off: nobody said what they have used."""
@@ -380,25 +359,35 @@ class ChatTurn:
     # After it
 
     async def _propose(self) -> None:
-        chat = self.chat
-        await chat.take_back()
-        await chat.place.sync(await chat.overlay())
+        desk = self.desk
+        await desk.take_back()
+        await desk.place.sync(await desk.overlay())
         words = [
-            pin.text for pin in chat.state.history.pins(len(chat.state.history.entries)) if pin.label == "The user"
+            pin.text for pin in desk.state.history.pins(len(desk.state.history.entries)) if pin.label == "The user"
         ]
         ran = self.bench.ran if self.bench is not None else ()
-        outputs = self.bench.outputs if self.bench is not None else chat.parts.outputs
-        record = await chat.place.propose(title=words[-1] if words else "", ran=ran, turn_id=self.id, outputs=outputs)
+        outputs = self.bench.outputs if self.bench is not None else desk.parts.outputs
+        if not desk.place.is_open:
+            return
+        changes = await desk.place.changes()
+        record = await desk.place.propose(
+            changes, title=words[-1] if words else "", ran=ran, turn_id=self.id, outputs=outputs
+        )
         if record is not None:
-            chat.gate_published(record)
+            desk.gate_published(record)
+        elif changes:
+            text = "All that this turn has changed was rejected before, so it is not proposed again."
+            desk.parts.emit(Notice(severity="info", text=text))
+        # What was rejected before and has come again is known only now.
+        await desk.take_back()
 
 
 def _digest(rules: str | None) -> str:
     return "" if rules is None else hashlib.sha256(rules.encode("utf-8", "replace")).hexdigest()
 
 
-def _conflict_sentence(paths: list[str]) -> str:
+def _conflict_sentence(paths: str) -> str:
     return (
-        f"You and the agent have changed the same lines of {', '.join(paths)}. Nothing of yours was touched; the "
+        f"You and the agent have changed the same lines of {paths}. Nothing of yours was touched; the "
         "agent's change there will be stale until it is made anew."
     )

@@ -35,6 +35,8 @@ KEPT = 0.3
 """Share that the newest part may have."""
 PINNED = 0.25
 """Share that the words of finished tasks may have; those of the running task always stay."""
+WORTH = 0.1
+"""Share that a summary has to save at least; otherwise it would be written anew with every call."""
 CHARS_PER_TOKEN = 3
 """On the safe side for code."""
 _SUMMARY_TOKENS = 2_000
@@ -107,9 +109,9 @@ class Compactor:
         sizes = [len(str(entry.message.to_wire())) for entry in history.entries]
         end = history.cut_before(sizes, round(KEPT * room * CHARS_PER_TOKEN))
         head = history.head()
-        if end - head < 2:
-            return
         pins = self._pins(history.pins(end), round(PINNED * room * CHARS_PER_TOKEN))
+        if sum(sizes[head:end]) - sum(len(pin.text) for pin in pins) < WORTH * room * CHARS_PER_TOKEN:
+            return
         folded = history.entries[head:end]
         summary = await self._summary(folded, budget, room)
         content = self.prompts.render("compacted", words=_words(pins), summary=summary)

@@ -25,6 +25,7 @@ OPEN_FILES = 20
 ATTACHMENT_CHARS = 12_000
 EDITOR_CHARS = 36_000
 RULES_CHARS = 24_000
+_NAME_CHARS = 300
 
 
 @frozen
@@ -91,15 +92,16 @@ def editor_state(snapshot: EditorSnapshot, fence: Fence) -> str:
         parts.append("Open files: " + _open_files(snapshot))
     focused = snapshot.document(snapshot.focused)
     if focused is not None:
+        name = printable(focused.path)
         for span in snapshot.selections:
             chosen = slice_span(focused.text, span)
             if chosen:
-                block = _shown(chosen, f"selection in {focused.path}, {_lines(span)}", focused.path, fence)
+                block = _shown(chosen, f"selection in {name}, {_lines(span)}", name, fence)
                 if len(block) <= room:
-                    parts.append(f"The user has selected {_lines(span)} of {focused.path}:\n{block}")
+                    parts.append(f"The user has selected {_lines(span)} of {name}:\n{block}")
                     room -= len(block)
             else:
-                parts.append(f"The cursor is in line {span[0][0] + 1} of {focused.path}.")
+                parts.append(f"The cursor is in line {span[0][0] + 1} of {name}.")
     for attachment in snapshot.attachments:
         block = _attached(attachment, snapshot, fence)
         if len(block) > room:
@@ -121,6 +123,11 @@ def project_rules(rules: str | None, nested: Sequence[str], fence: Fence) -> str
     if nested:
         blocks.append("Read before you work in their folders: " + ", ".join(nested))
     return "\n".join(blocks) or "There are none."
+
+
+def printable(name: str) -> str:
+    """Return a name as it may stand outside a fence: a file's name can hold line feeds, and much else."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)[:_NAME_CHARS]
 
 
 def slice_span(text: str, span: Span) -> str:
@@ -152,13 +159,13 @@ def _open_files(snapshot: EditorSnapshot) -> str:
             for mark, holds in (("focused", document.path == snapshot.focused), ("unsaved", document.dirty))
             if holds
         ]
-        names.append(document.path + (f" ({', '.join(marks)})" if marks else ""))
+        names.append(printable(document.path) + (f" ({', '.join(marks)})" if marks else ""))
     more = len(snapshot.documents) - len(names)
     return ", ".join(names) + (f" and {more} more" if more > 0 else "")
 
 
 def _attached(attachment: Attachment, snapshot: EditorSnapshot, fence: Fence) -> str:
-    name = attachment.path or attachment.uri
+    name = printable(attachment.path or attachment.uri)
     text = attachment.text
     if text is None and attachment.range is not None:
         document = snapshot.document(attachment.path)

@@ -13,71 +13,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from pathlib import Path
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Literal
 
-from attrs import define, field, frozen
+from attrs import frozen
 
 from selfloop.agent.chat_turn import ChatTurn
 from selfloop.agent.context import EditorSnapshot, editor_state
-from selfloop.agent.fence import Fence, mend
+from selfloop.agent.desk import Desk, Parts, SnapshotNow
+from selfloop.agent.fence import mend
 from selfloop.agent.history import pin_data
-from selfloop.agent.prompts import Prompts
 from selfloop.agent.rejections import describe
-from selfloop.agent.replay import Recorded, read
-from selfloop.agent.repomap import RepositoryMap
-from selfloop.agent.reporting import Channel, new_id
-from selfloop.agent.workplace import Workplace
-from selfloop.config import Settings
+from selfloop.agent.replay import Recorded
+from selfloop.agent.reporting import new_id
 from selfloop.errors import BudgetExceeded, SelfloopError, StoreError
-from selfloop.messages import Usage
-from selfloop.updates import MessageUpdate, Notice, State, StopReason, Update, UsageUpdate
+from selfloop.updates import MessageUpdate, Notice, State, StopReason
 
 if TYPE_CHECKING:
     from selfloop.changes import FileChange
     from selfloop.gates.gate import Decision, GateRecord
-    from selfloop.gates.gates import Gates
-    from selfloop.model.client import ModelClient
-    from selfloop.sandbox.isolation import Isolation
-    from selfloop.sandbox.pool import Pool
-    from selfloop.storage.memory import Memory
-    from selfloop.storage.sessions import SessionRecord, Sessions
-    from selfloop.storage.trajectories import Trajectory
+
+__all__ = ["Conversation", "Parts", "PromptAck"]
 
 logger = logging.getLogger(__name__)
 
 Delivery = Literal["start", "queue", "steer"]
-SnapshotNow = Callable[[], EditorSnapshot]
-
-
-@define
-class Parts:
-    """What a conversation is given, by the composition root. `model` and `settings` may be changed at any time."""
-
-    workspace: Path
-    session: SessionRecord
-    sessions: Sessions
-    trajectory: Trajectory
-    model: ModelClient
-    prompts: Prompts
-    pool: Callable[[], Awaitable[Pool]]
-    gates: Gates
-    memory: Memory
-    settings: Settings
-    isolation: Callable[[], Awaitable[Isolation]]
-    emit: Callable[[Update], None]
-    redact: Callable[[str], str]
-    outputs: Path
-    """`.evo/outputs/<session>`."""
-    uri: Callable[[str], str]
-    """From a workspace-relative path to the URI that editors know."""
-    secrets: Callable[[], tuple[str, ...]] = tuple
-    """Every secret value that is known, for text that is still being written."""
-    streamed: Callable[[str], str] = lambda message_id: ""
-    """What the update journal has of a message that a killed worker was writing."""
-    repository_map: RepositoryMap = field(factory=RepositoryMap)
-    """Shared among the sessions of a workspace, so that files are parsed once."""
 
 
 @frozen
@@ -93,27 +53,28 @@ class Conversation:
     """See the module."""
 
     def __init__(self, parts: Parts) -> None:
-        self.parts = parts
-        self.state: Recorded = read(parts.trajectory.events())
-        self.place = Workplace(
-            parts.session.id, parts.workspace, parts.sessions, parts.gates, parts.pool, parts.uri, parts.redact
-        )
-        self.turn_id: str | None = None
+        self.desk = Desk(parts)
+        self._turn_id: str | None = None
         """The turn that runs and can be steered."""
-        self.suspending = False
-        """The worker ends; the next one takes up what runs."""
-        self.withdrawn: list[FileChange] = []
-        """Rejected hunks that are still in the worktree."""
-        self._snapshot_now: SnapshotNow | None = None
         self._serving: asyncio.Task[None] | None = None
         self._turn: asyncio.Task[StopReason] | None = None
         self._begun = asyncio.Event()
-        """Set while a turn runs."""
+        """Set while a turn runs, and when none will."""
         self._settled = asyncio.Event()
         """Set when the turn that runs has ended."""
         self._chores: set[asyncio.Task[None]] = set()
         if not self.state.history.entries and not self.state.waiting:
-            self.record("session_start", {"session_id": parts.session.id, "workspace": str(parts.workspace)})
+            self.desk.record("session_start", {"session_id": parts.session.id, "workspace": str(parts.workspace)})
+
+    @property
+    def parts(self) -> Parts:
+        """What it was given."""
+        return self.desk.parts
+
+    @property
+    def state(self) -> Recorded:
+        """What the recorded events have led to."""
+        return self.desk.state
 
     # What the user does
 
@@ -143,10 +104,10 @@ class Conversation:
         Raises:
             StoreError: it could not be recorded; nothing was started.
         """
-        steers = self.turn_id is not None and delivery == "steer"
+        steers = self._turn_id is not None and delivery == "steer"
         kind: Delivery = "steer" if steers else "queue" if self.running else "start"
         message_id = new_id("message")
-        turn_id = self.turn_id if steers and self.turn_id is not None else new_id("turn")
+        turn_id = self._turn_id if steers and self._turn_id is not None else new_id("turn")
         words = self.parts.redact(mend(text))
         sessions, session_id = self.parts.sessions, self.parts.session.id
         # Noted first: should the worker die after the next line, its successor knows that there is something to do.
@@ -156,14 +117,14 @@ class Conversation:
             "turn_id": turn_id,
             "text": words,
             "delivery": kind,
-            "editor": self.parts.redact(mend(editor_state(snapshot, self.fence()))),
+            "editor": self.parts.redact(mend(editor_state(snapshot, self.desk.fence()))),
             "key": key,
         }
-        self.record("user_input", data, durable=True)
+        self.desk.record("user_input", data, durable=True)
         with sessions.store.transaction() as connection:
             sessions.touch(session_id, title=words.strip().split("\n", 1)[0])
             sessions.store.note_outcome(key, connection)
-        self._snapshot_now = snapshot_now
+        self.desk.snapshot_now = snapshot_now
         self.parts.emit(MessageUpdate(message_id=message_id, role="user", text=words))
         self._serve()
         return PromptAck(message_id, turn_id, kind)
@@ -179,7 +140,7 @@ class Conversation:
         if self._turn is None:
             return
         if not self._turn.done():
-            self.record("cancel", {"turn_id": self.turn_id}, durable=True)
+            self.desk.record("cancel", {"turn_id": self._turn_id}, durable=True)
             self._turn.cancel()
         await self._settled.wait()
 
@@ -191,7 +152,7 @@ class Conversation:
         """
         if self.running:
             return
-        self._snapshot_now = snapshot_now or self._snapshot_now
+        self.desk.snapshot_now = snapshot_now or self.desk.snapshot_now
         for waiting in self.state.waiting.values():
             # The worker may have died between recording the words and noting that their request took effect.
             if waiting.key is not None:
@@ -209,100 +170,49 @@ class Conversation:
 
     async def changes(self) -> list[FileChange]:
         """Return what the session has changed and the user does not have yet."""
-        return await self.place.changes()
+        return await self.desk.place.changes()
 
     def decided(self, decision: Decision) -> None:
         """Take notice of a gate's decision: rejected hunks leave the worktree, and the model is told."""
-        told = describe(decision, max(1, self.state.task), self.parts.redact)
-        self.record(
+        told = describe(decision, max(1, self.state.task), self.parts.redact, self.desk.fence())
+        self.desk.record(
             "gate_resolved",
             {"gate_id": decision.gate_id, "option_id": decision.option_id, "comment": decision.comment},
             durable=True,
         )
         if told is not None:
-            self.record("told", {"text": told.text, "pins": pin_data(told.pins)}, durable=True)
-        self.withdrawn += decision.withdrawn
-        if self.withdrawn and not self.running:
-            self._chore(self.take_back())
+            self.desk.record("told", {"text": told.text, "pins": pin_data(told.pins)}, durable=True)
+        self.desk.withdrawn += decision.withdrawn
+        if self.desk.withdrawn and not self.running:
+            self._chore(self.desk.take_back())
 
     def gate_published(self, record: GateRecord) -> None:
         """Note in the trajectory that a gate was opened."""
-        if record.state == "open" and record.gate_id not in self.state.gates:
-            self.record("gate_opened", {"gate_id": record.gate_id, "type": record.subject_type, "title": record.title})
+        self.desk.gate_published(record)
 
     async def close(self) -> None:
         """Stop where the next worker can go on, and close the trajectory. Closing twice is no error."""
-        if self.suspending:
+        if self.desk.suspending:
             return
-        self.suspending = True
+        self.desk.suspending = True
         tasks = [task for task in (self._serving, *self._chores) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self.state.turn_id is None and not self.state.waiting:
             with contextlib.suppress(StoreError):
-                self.record("session_end", {"session_id": self.parts.session.id})
+                self.desk.record("session_end", {"session_id": self.parts.session.id})
         self.parts.trajectory.close()
 
     async def discard(self) -> None:
         """Give the worktree back to the pool, before the session is deleted."""
-        await self.place.discard()
-
-    # What the turns use
-
-    def record(self, kind: str, data: dict[str, Any], *, durable: bool = False) -> None:
-        """Write an event, then let it take effect."""
-        self.parts.trajectory.append(kind, data, durable=durable)
-        self.state.take(kind, data)
-
-    def fence(self) -> Fence:
-        """Return the session's fence; it is made with the first thing the user says."""
-        if self.state.marker is None:
-            self.record("fence", {"marker": Fence.new().marker})
-        return Fence(self.state.marker or "")
-
-    def channel(self) -> Channel:
-        """Return the ways out."""
-        return Channel(self.record, self.parts.emit, self.parts.redact, self.fence(), self.parts.uri)
-
-    def used(self, usage: Usage) -> None:
-        """Count what a call has used towards the day's and the session's spending."""
-        self.parts.sessions.store.add_spend(self.parts.session.id, usage)
-
-    def context(self, last: Usage) -> UsageUpdate:
-        """Return the session's use, after a call that used `last`."""
-        total = self.state.usage
-        return UsageUpdate(
-            input_tokens=total.input_tokens,
-            cached_tokens=total.cached_tokens,
-            output_tokens=total.output_tokens,
-            cost_usd=total.cost_usd,
-            context_tokens=last.input_tokens + last.output_tokens,
-            context_limit=self.parts.model.context_limit(),
-        )
-
-    async def overlay(self) -> Mapping[str, bytes] | None:
-        """Return the unsaved buffers as they are now; None: not known."""
-        if self._snapshot_now is None:
-            return None
-        snapshot = self._snapshot_now()
-        return await asyncio.to_thread(snapshot.overlay, self.parts.workspace)
-
-    async def take_back(self) -> None:
-        """Take rejected hunks out of the worktree."""
-        if not self.withdrawn:
-            return
-        withdrawn, self.withdrawn = self.withdrawn, []
-        try:
-            await self.place.withdraw(withdrawn)
-        except SelfloopError as error:
-            # The gate remembers what was rejected, so it is not proposed again either way.
-            logger.warning("Rejected hunks stay in the worktree of %s: %s", self.parts.session.id, error.message)
+        await self.desk.place.discard()
 
     # The turns, one after the other
 
     def _serve(self) -> None:
         if self._serving is None:
+            self._begun.clear()
             name = f"conversation {self.parts.session.id}"
             self._serving = asyncio.get_running_loop().create_task(self._work_off(), name=name)
 
@@ -319,8 +229,16 @@ class Conversation:
             with contextlib.suppress(SelfloopError):
                 self.parts.emit(Notice(severity="error", text=error.message))
                 self.parts.emit(State(state="idle", stop_reason="error"))
+        except Exception:
+            logger.exception("Session %s stops by a fault.", session_id)
+            with contextlib.suppress(SelfloopError):
+                text = "A fault in Selfloop stopped the session; the log says where. Send a message to go on."
+                self.parts.emit(Notice(severity="error", text=text))
+                self.parts.emit(State(state="idle", stop_reason="error"))
         finally:
             self._serving = None
+            # Whoever waits for a turn to begin waits no longer.
+            self._begun.set()
 
     async def _one_turn(self) -> None:
         state = self.state
@@ -330,8 +248,8 @@ class Conversation:
         else:
             # A steering that came too late for its turn is a turn of its own.
             turn_id = new_id("turn") if start.delivery == "steer" else start.turn_id
-        turn = ChatTurn(self, turn_id, start)
-        self.turn_id = turn_id
+        turn = ChatTurn(self.desk, turn_id, start)
+        self._turn_id = turn_id
         self._settled.clear()
         self.parts.emit(State(state="running", turn_id=turn_id))
         self._turn = work = asyncio.create_task(turn.run(), name=turn_id)
@@ -341,10 +259,10 @@ class Conversation:
             work.cancel()
         try:
             await asyncio.wait([work])
-            self.turn_id = None
+            self._turn_id = None
             await turn.settle(*self._ending(work))
         finally:
-            self.turn_id = None
+            self._turn_id = None
             if not work.done():
                 work.cancel()
                 await asyncio.wait([work])

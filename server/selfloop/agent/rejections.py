@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from selfloop.agent.fence import Fence
 from selfloop.agent.history import Pin
 from selfloop.agent.replay import Told
 from selfloop.changes import unified_diff
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 SHOWN_CHARS = 6_000
 
 
-def describe(decision: Decision, task: int, redact: Callable[[str], str]) -> Told | None:
+def describe(decision: Decision, task: int, redact: Callable[[str], str], fence: Fence) -> Told | None:
     """Return what the model is told of a decision on changes; None: a command's answer comes as the call's result."""
     if not decision.approved and not decision.rejected:
         return None
@@ -33,6 +34,8 @@ def describe(decision: Decision, task: int, redact: Callable[[str], str]) -> Tol
         diff = redact("\n".join(unified_diff(change) for change in decision.rejected))
         if len(diff) > SHOWN_CHARS:
             diff = diff[:SHOWN_CHARS] + "\n(cut)"
+        # The lines around a change are the repository's, not ours.
+        diff = fence.data(diff, source="the rejected changes")
         rejection = (
             "The user rejected these changes. They have been taken out of your files; do not make them again unless "
             f"the user asks for them.{comment}\n{diff}"

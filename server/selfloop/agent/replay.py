@@ -7,6 +7,7 @@ So a resumed session goes on with the same prefix, and a call whose result stand
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,6 +16,8 @@ from attrs import define, field, frozen
 from selfloop.agent.history import Entry, History, Pin, read_pins
 from selfloop.messages import Message, Usage
 from selfloop.storage.trajectories import Event
+
+logger = logging.getLogger(__name__)
 
 
 @frozen
@@ -195,5 +198,9 @@ def read(events: Iterable[Event]) -> Recorded:
     """Return the state that a trajectory's events lead to."""
     recorded = Recorded()
     for event in events:
-        recorded.take(event.kind, event.data)
+        try:
+            recorded.take(event.kind, event.data)
+        except (KeyError, TypeError, AttributeError) as error:
+            # Better a session with a gap than one that can never be opened again.
+            logger.warning("An event of kind %s at %s cannot be read and is left out: %r", event.kind, event.ts, error)
     return recorded

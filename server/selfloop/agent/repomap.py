@@ -56,6 +56,8 @@ _WRAPPERS = {
     "mod_item", "statement_block", "lexical_declaration", "expression_statement", "if_statement",
 }  # fmt: skip
 _FUNCTION_VALUES = {"arrow_function", "function_expression", "function"}
+_OPENING = re.compile(r"\s*(?:=>|[{:=])\s*$")
+"""What stands between a signature and its body."""
 _IDENTIFIER = re.compile(rb"[A-Za-z_]\w{3,}")
 
 
@@ -211,7 +213,7 @@ def _signature(node: Node) -> str:
     data = node.text or b""
     if body is not None:
         data = data[: body.start_byte - node.start_byte]
-    line = " ".join(data.decode("utf-8", "replace").split()).rstrip(" {:=>")
+    line = _OPENING.sub("", " ".join(data.decode("utf-8", "replace").split()))
     return line if len(line) <= SIGNATURE_CHARS else line[: SIGNATURE_CHARS - 1] + "…"
 
 

@@ -10,6 +10,7 @@ as it was recorded: the calls without a result come first.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import define, evolve, field
@@ -18,9 +19,9 @@ from selfloop.agent.compaction import Compactor
 from selfloop.agent.fence import mend
 from selfloop.agent.history import History, shortened
 from selfloop.agent.stuck import HINT, CircleDetector
-from selfloop.agent.tools.tool import Observation, Tool, Workbench
+from selfloop.agent.tools.tool import Observation, Tool, Workbench, refused
 from selfloop.agent.tools.toolbox import LARGEST_ARGUMENTS, Toolbox
-from selfloop.errors import ProviderError
+from selfloop.errors import BudgetExceeded, ProviderError
 from selfloop.messages import Reply, ToolCall
 from selfloop.updates import StopReason
 
@@ -32,6 +33,10 @@ _TORN = (
     "Your reply was cut off at the output limit before this call was whole, so it was not carried out. "
     "Send less at once: write a large file in pieces, or make several small edits."
 )
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
+"""Strict providers refuse a history with such a name, even if only the model has made it up."""
+MOST_CALLS = 128
+"""Calls in one reply that are carried out."""
 _MOST_CUTS = 3
 """Replies in a row that the output limit may cut while they call tools."""
 
@@ -111,9 +116,21 @@ class Turn:
             await self.report.take_in()
             last = self.history.entries[-1]
             if last.kind == "reply":
-                return "max_tokens" if last.cut else "end_turn"
+                return self._cut_short() if last.cut else "end_turn"
             await self.compactor.fit(self.history, self.toolbox.specs, self.budget)
             await self._ask()
+
+    def _cut_short(self) -> StopReason:
+        """Return what has cut the last answer short: the model's own limit, or what was left of the budget."""
+        limit, spent = self.budget.limits.max_total_tokens, self.budget.spent
+        next_call = self.compactor.tokens(self.history, self.toolbox.specs)
+        if limit is not None and spent.input_tokens + spent.output_tokens + next_call > limit:
+            raise BudgetExceeded(
+                f"The budget of {limit:,} tokens ended the answer before it was whole; raise the limit, or go on with "
+                "a new message.",
+                limit="total-tokens",
+            )
+        return "max_tokens"
 
     async def _ask(self) -> None:
         """Ask the model once, and put its answer into the history."""
@@ -158,16 +175,28 @@ class Turn:
                 arguments = shortened(arguments)
             if arguments != call.arguments:
                 self._whole[call.id] = call
-            kept.append(evolve(call, name=mend(call.name)[:80], arguments=arguments))
+            name = _NOT_IN_NAMES.sub("_", call.name)[:64] or "unknown"
+            if name != call.name:
+                self._whole[call.id] = call
+            kept.append(evolve(call, name=name, arguments=arguments))
         message = evolve(reply.message, content=clean(mend(reply.message.content)), tool_calls=tuple(kept))
         self._cuts = self._cuts + 1 if reply.finish_reason == "length" else 0
         self.report.replied(message_id, evolve(reply, message=message), tuple(self._whole))
+
+    def _place_of(self, call: ToolCall) -> int:
+        """Return how many calls stand before this one in its reply."""
+        reply = next(entry.message for entry in reversed(self.history.entries) if entry.kind == "reply")
+        return [one.id for one in reply.tool_calls].index(call.id)
 
     async def _carry_out(self, call: ToolCall) -> str:
         """Carry out one call and put its result into the history. Returns whether to go on."""
         tool, params, observation = self.toolbox.read(call)
         if observation is not None and self._cuts and self.history.unanswered()[-1].id == call.id:
             observation = evolve(observation, text=_TORN)
+        if self._place_of(call) >= MOST_CALLS:
+            observation = refused(
+                f"A reply may have {MOST_CALLS} calls at most, so this one was not carried out; send it again."
+            )
         self.report.started(call, tool, params)
         if observation is None and tool is not None:
             observation = await self.toolbox.run(tool, params, call, self.bench)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +63,13 @@ class Workplace:
             pool = await self.pool()
             self._worktree = worktree = await pool.acquire(overlay or {})
             self.sessions.set_state(self.session_id, worktree=worktree.id)
+            await self._bring_back(worktree)
             return worktree, []
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a worktree, so that something can have changed."""
+        return self._worktree is not None
 
     async def sync(self, overlay: Mapping[str, bytes] | None) -> None:
         """Bring in what the user has typed since, if there is a worktree."""
@@ -85,13 +91,12 @@ class Workplace:
                 return
             for change in changes:
                 with contextlib.suppress(Stale, PathRefused):
-                    await _take_back(worktree, change)
+                    await _apply(worktree, change, [hunk.id for hunk in change.hunks])
 
-    async def propose(self, *, title: str, ran: Sequence[Ran], turn_id: str, outputs: Path) -> GateRecord | None:
+    async def propose(
+        self, changes: Sequence[FileChange], *, title: str, ran: Sequence[Ran], turn_id: str, outputs: Path
+    ) -> GateRecord | None:
         """Put the session's changes before the user, in its one gate."""
-        if self._worktree is None:
-            return None
-        changes = await self.changes()
         files = f"{len(changes)} file{'s' if len(changes) != 1 else ''}"
         heading = " ".join(title.split())
         heading = heading if len(heading) <= _TITLE_CHARS else heading[: _TITLE_CHARS - 1] + "…"
@@ -132,6 +137,16 @@ class Workplace:
             if worktree is not None:
                 await (await self.pool()).release(worktree)
 
+    async def _bring_back(self, worktree: Worktree) -> None:
+        """Put into a new worktree what waits at the session's gate: the old one is gone with the cache."""
+        proposal = self.gates.proposed(self.session_id)
+        if proposal is None:
+            return
+        for change in proposal.files:
+            waiting = [state.hunk_id for state in proposal.state_of(change).values() if state.status == "pending"]
+            with contextlib.suppress(Stale, PathRefused):
+                await _apply(worktree, change, waiting, proposal.applied())
+
     async def _reopened(self) -> Worktree | None:
         if self._worktree is None and (kept := self.sessions.state(self.session_id).get("worktree")):
             self._worktree = await (await self.pool()).reopen(kept)
@@ -144,11 +159,18 @@ class Workplace:
         return EvidenceItem(check_kind(ran.command) or "command", self.redact(ran.command), ran.exit_code, path)
 
 
-async def _take_back(worktree: Worktree, change: FileChange) -> None:
+async def _apply(
+    worktree: Worktree, change: FileChange, hunk_ids: Collection[str], applied: Collection[str] = ()
+) -> None:
+    """Apply hunks to the worktree's own file.
+
+    Raises:
+        Stale: the file is no longer what they belong to.
+    """
     here = change.old_path or change.path
     entry = await asyncio.to_thread(worktree.door.read_entry, here)
     content, mode = entry if entry is not None else (None, None)
-    result = apply_hunks(change, [hunk.id for hunk in change.hunks], content, mode)
+    result = apply_hunks(change, hunk_ids, content, mode, applied=applied)
     if result.removed is not None:
         await worktree.restore(result.removed, None, None)
     await worktree.restore(result.path, result.content, result.mode)

@@ -113,6 +113,7 @@ class Chat(Window):
         """Own messages whose echo has not come yet."""
         self._running = False
         self._interrupts = 0
+        self._cancelling: asyncio.Future[None] | None = None
         self._changed = asyncio.Event()
         self._leave = asyncio.Event()
         self._code = 0
@@ -165,7 +166,7 @@ class Chat(Window):
 
     async def _settled(self) -> None:
         """Wait until no turn runs, or it waits for an answer."""
-        while self._questions.unsettled or (self._running and self._questions.current is None):
+        while not self._questions.rested or (self._running and self._questions.current is None):
             self._changed.clear()
             await self._changed.wait()
 
@@ -175,11 +176,8 @@ class Chat(Window):
         text = line.strip()
         try:
             if await self._questions.answer(text):
-                # The next question must stand before the next line is read, or its answer would be a message.
-                while self._questions.unsettled:
-                    self._changed.clear()
-                    await self._changed.wait()
-            elif re.match(r"/[a-z]*( |$)", line):
+                return
+            if re.match(r"/[a-z]*( |$)", line):
                 await self._command(*text.partition(" ")[::2])
             elif text:
                 await self._say(text)

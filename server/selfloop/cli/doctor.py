@@ -7,6 +7,7 @@ that the jail's canary runs, and the model is really asked; the user's folder is
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import sys
@@ -17,7 +18,6 @@ from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 import click
-import msgspec
 from attrs import asdict, frozen
 
 from selfloop.cli import showing, system
@@ -46,7 +46,7 @@ def run(folder: Path, *, as_json: bool) -> int:
     checks = asyncio.run(_check_all(folder))
     good = all(check.state != "missing" for check in checks)
     if as_json:
-        click.echo(msgspec.json.encode({"ok": good, "checks": [asdict(check) for check in checks]}))
+        click.echo(json.dumps({"ok": good, "checks": [asdict(check) for check in checks]}))
         return 0 if good else 1
     width = max(len(check.name) for check in checks)
     for check in checks:
@@ -113,7 +113,11 @@ def _workspace(folder: Path) -> Check:
         return Check("workspace", "missing", f"{folder} is no folder", "Name an existing folder with --folder.")
     if not os.access(folder, os.W_OK):
         return Check("workspace", "missing", f"{folder} cannot be written", "Change its permissions, or copy it.")
-    if not system.is_trusted(folder):
+    try:
+        trusted = system.is_trusted(folder)
+    except SelfloopError as error:
+        return Check("workspace", "missing", error.message, "Mend the data folder.")
+    if not trusted:
         detail = f"{folder} is not trusted, so no model, git or command runs there"
         return Check("workspace", "warning", detail, f"Look at what is in it, then: selfloop trust {folder}")
     return Check("workspace", "ok", f"{folder} is trusted")
@@ -147,6 +151,8 @@ async def _served(settings: Settings, folders: Folders) -> list[Check]:
 
 
 def _jail(status: StatusResult) -> Check:
+    if not status.folders:
+        return Check("jail", "warning", "not tried, since the server could not open a folder", "Mend the rest first.")
     if status.isolation == "process":
         return Check("jail", "ok", status.isolation_detail)
     mend = "Commands will ask you one by one. "

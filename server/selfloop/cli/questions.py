@@ -71,12 +71,13 @@ class Questions:
         self._later: set[str] = set()
         """Digests of the hunks that were put off, or told to be stale, since then."""
         self._stirred = asyncio.Event()
-        self._looking = False
+        self._rested = asyncio.Event()
+        self._rested.set()
 
     @property
-    def unsettled(self) -> bool:
-        """Whether it is still being found out what to ask."""
-        return self._stirred.is_set() or self._looking
+    def rested(self) -> bool:
+        """Whether it is known what to ask; if not, `changed` will be called."""
+        return self._rested.is_set()
 
     def begin(self, gates: list[GateInfo]) -> None:
         """Forget everything, and start with these gates."""
@@ -103,6 +104,8 @@ class Questions:
     async def answer(self, text: str) -> bool:
         """Answer the question that waits, if the text is one of its answers, and tell whether it was.
 
+        When it returns the next question stands, so that the next line cannot miss it.
+
         Raises:
             SelfloopError: the decision was refused; the question is asked again.
         """
@@ -117,13 +120,13 @@ class Questions:
             raise
         finally:
             self._stir()
+            await self._rested.wait()
         return True
 
     async def keep_asking(self) -> NoReturn:
         """Keep the current question true, until cancelled."""
         while True:
             await self._stirred.wait()
-            self._looking = True
             self._stirred.clear()
             try:
                 self.current = await self._due()
@@ -132,10 +135,12 @@ class Questions:
                 self._screen.say(error.message, "red")
             if self.current is None:
                 self._printed = None
-            self._looking = False
+            if not self._stirred.is_set():
+                self._rested.set()
             self._changed()
 
     def _stir(self) -> None:
+        self._rested.clear()
         self._stirred.set()
         self._changed()
 
@@ -165,6 +170,7 @@ class Questions:
         """Ask about the first hunk that is pending and was not put off."""
         if view.gate.gate_id not in self._headed:
             self._headed.add(view.gate.gate_id)
+            self._screen.say("")
             self._screen.say(showing.gate_head(view.gate))
             if view.evidence:
                 self._screen.say(showing.evidence(view.evidence))
@@ -182,6 +188,7 @@ class Questions:
     def _hunk(self, gate: GateInfo, file: GateFile, hunk: GateHunk) -> Question:
         async def later() -> None:
             self._later.add(hunk.digest)
+            self._screen.say("left open", "dim")
 
         answers = _spelled(lambda kind: lambda: self._resolve(gate, kind, hunk)) | dict.fromkeys(("d", "later"), later)
         return self._put(
@@ -196,9 +203,10 @@ class Questions:
         """Print a question, unless it stands there already."""
         if self._printed != question.key:
             self._printed = question.key
+            self._screen.say("")
             for part in shown():
                 self._screen.say(part)
-            self._screen.say(question.words, "bold")
+            self._screen.ask(question.words)
         return question
 
     async def _resolve(self, gate: GateInfo, kind: Kind, hunk: GateHunk | None = None) -> None:
@@ -213,6 +221,8 @@ class Questions:
             GateResolveResult,
         )
         self.note(result.gate)
+        if kind == "reject_once":
+            self._screen.say("rejected", "dim")
         for uri in result.applied:
             self._screen.say(f"✓ applied to {showing.name_of(uri, self._root)}", "green")
         for conflict in result.conflicts:

@@ -23,6 +23,8 @@ _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _TOOL_STYLES = {"completed": "green", "failed": "red", "pending": "dim", "running": "dim"}
 _PLAN_MARKS = {"pending": "☐", "in_progress": "▸", "completed": "☑"}
 _LIVE_LINES = 12
+_LIVE_CHARACTERS = 4000
+"""A longer block is shown as plain text until it ends: it is drawn anew many times a second."""
 
 
 class Screen:
@@ -38,6 +40,10 @@ class Screen:
         """Print something of our own."""
         self._end_line()
         self._console.print(text, style=style)
+
+    def ask(self, words: str) -> None:
+        """Print what is asked."""
+        self.say(words, "bold")
 
     def chunk(self, message_id: str, text: str) -> None:
         """Print a piece of the answer."""
@@ -97,7 +103,9 @@ class LiveScreen(Screen):
     def live(self) -> str:
         """Return what is unfinished, as text with ANSI colours that ends with a line feed, or nothing."""
         with self._console.capture() as capture:
-            if self._tail.strip():
+            if len(self._tail) > _LIVE_CHARACTERS:
+                self._console.print(visible(self._tail[-_LIVE_CHARACTERS:]))
+            elif self._tail.strip():
                 self._markdown(self._tail)
         lines = capture.get().splitlines()[-_LIVE_LINES:]
         with self._console.capture() as capture:
@@ -109,10 +117,17 @@ class LiveScreen(Screen):
                 self._console.print(f"{doing}, {seconds} s; Ctrl-C cancels", style="dim")
         return "".join(line + "\n" for line in lines) + capture.get()
 
+    def ask(self, words: str) -> None:
+        """Leave it to the input line, which shows it for as long as it is asked."""
+
     def chunk(self, message_id: str, text: str) -> None:
         self._thinks = False
         self._streamed.add(message_id)
-        done, self._tail = split_blocks(self._tail + text)
+        begins_line = "\n" in text or self._tail.endswith("\n")
+        self._tail += text
+        if not begins_line:
+            return  # A block can only be seen to be whole where a line begins.
+        done, self._tail = split_blocks(self._tail)
         if done.strip():
             self._markdown(done)
             self._console.print()  # The space between two blocks, which Markdown has only within one rendering.

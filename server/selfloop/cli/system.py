@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import json
 from pathlib import Path
 
 import click
-import msgspec
 
 from selfloop.cli import showing
 from selfloop.cli.client import Client
@@ -32,7 +31,7 @@ async def status(client: Client, *, as_json: bool) -> int:
         return 0
     table = [
         ["version", f"{result.version}, generation {result.generation}"],
-        ["folder", ", ".join(showing.name_of(uri) for uri in result.folders)],
+        ["folder", ", ".join(map(showing.name_of, result.folders)) or "none could be opened"],
         ["trusted", "yes" if result.trusted else "no; `selfloop trust` lets Selfloop run commands and a model here"],
         ["model", showing.visible(result.model or "none is set; see `selfloop doctor`")],
         ["isolation", f"{result.isolation}: {showing.visible(result.isolation_detail)}"],
@@ -121,9 +120,7 @@ def trust(folder: Path, *, remove: bool, listing: bool, as_json: bool) -> None:
     if not remove and not listing:
         trusted.add(folder)
     if as_json:
-        click.echo(
-            msgspec.json.encode({"trusted": [os.fsencode(path).decode("utf-8", "replace") for path in trusted.list()]})
-        )
+        click.echo(json.dumps({"trusted": [str(path) for path in trusted.list()]}))
     elif listing:
         click.echo("\n".join(showing.visible(str(path)) for path in trusted.list()) or "No folder is trusted yet.")
     elif remove:

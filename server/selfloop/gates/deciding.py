@@ -126,6 +126,24 @@ class Decisions:
                 await self._shelf.refresh(application.gate_id, editor)
             return sentences
 
+    def tell_rejected(self, proposal: Proposal, hunk_ids: Sequence[str], comment: str | None = None) -> None:
+        """Tell whoever made a proposal which of its hunks are rejected, and how they leave its copy."""
+        withdrawn = [
+            back
+            for change in proposal.files
+            if any(hunk.id in hunk_ids for hunk in change.hunks) and (back := withdrawal(change, hunk_ids)) is not None
+        ]
+        self._on_decided(
+            Decision(
+                proposal.record.gate_id,
+                proposal.record.session_id,
+                "reject",
+                rejected=tuple(change for back in withdrawn if (change := reverse(back)) is not None),
+                withdrawn=tuple(withdrawn),
+                comment=comment,
+            )
+        )
+
     async def _approved(self, application: Application, editor: Editor) -> Resolution:
         paths = tuple(step.path for step in application.steps)
         try:
@@ -163,21 +181,7 @@ class Decisions:
             self._shelf.ledger.remember_rejections(proposal.record.session_id, contents, connection)
             self._shelf.store.note_outcome(key, connection)
         self._shelf.keep(after)
-        withdrawn = [
-            back
-            for change in after.files
-            if any(hunk.id in hunk_ids for hunk in change.hunks) and (back := withdrawal(change, hunk_ids)) is not None
-        ]
-        self._on_decided(
-            Decision(
-                after.record.gate_id,
-                after.record.session_id,
-                "reject",
-                rejected=tuple(change for back in withdrawn if (change := reverse(back)) is not None),
-                withdrawn=tuple(withdrawn),
-                comment=comment,
-            )
-        )
+        self.tell_rejected(after, hunk_ids, comment)
 
     def _record_approval(self, application: Application) -> None:
         after = _decided(self._shelf.load(application.gate_id), application.hunk_ids, "approved", application.comment)

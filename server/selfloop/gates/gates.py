@@ -155,7 +155,16 @@ class Gates:
         except OSError as error:
             log.warning("gate %s is open, but its diff file could not be written: %s", gate_id, error)
         self._shelf.publish(proposal.record)
+        known = prior.hunks if prior else {}
+        recalled = [name for name, state in states.items() if state.status == "rejected" and name not in known]
+        if recalled:
+            self._decisions.tell_rejected(proposal, recalled)
         return proposal.record if waiting else None
+
+    def proposed(self, session_id: str) -> Proposal | None:
+        """Return what the session's open gate holds, None if it has none: a proposal outlives its worktree."""
+        found = self._shelf.ledger.open_gate(session_id)
+        return None if found is None else self._shelf.load(found)
 
     async def resolve(
         self,

@@ -289,9 +289,8 @@ def present(path: str, change: FileChange, entry: tuple[bytes, Mode] | str | Non
         # The editor shows bytes that are no UTF-8 text in a decoding of its own.
         return Present(disk, mode, disk, opened)
     if not _edits_text(change) and (disk is None or text is None):
-        return Present(
-            disk, mode, disk, opened, True, f"{path} has unsaved edits; save or revert it, then decide again."
-        )
+        problem = f"{path} is open and no UTF-8 text, so unsaved edits could be lost; close it, then decide again."
+        return Present(disk, mode, disk, opened, unsaved=True, problem=problem)
     hidden = text is not None and text.startswith(BOM) and not opened.text.startswith(BOM)
     content = ((BOM if hidden else "") + opened.text).encode("utf-8", "surrogatepass")
     return Present(content, mode if mode is not None else change.pre_mode, disk, opened, unsaved=True)

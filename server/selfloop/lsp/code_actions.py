@@ -9,8 +9,9 @@ from typing import Any
 
 from lsprotocol import types
 
+from selfloop.gates.rendering import hunk_spans
 from selfloop.lsp.convert import path_of_uri
-from selfloop.lsp.inbox import SOURCE, Pending, decide, decide_all, pending_in, show
+from selfloop.lsp.inbox import SOURCE, Pending, decide, decide_all, pending, pending_in, show
 from selfloop.lsp.server import SelfloopServer
 
 GATE = "selfloop.gate"
@@ -29,7 +30,7 @@ INTENTS = {
 async def code_action(ls: SelfloopServer, params: types.CodeActionParams) -> list[types.CodeAction]:
     """Return what can be done at a place; `codeAction/resolve` fills in the command."""
     uri = params.text_document.uri
-    hunks = await gate_file_hunks(ls, uri) or [
+    hunks = await gate_file_hunks(ls, uri, params.range) or [
         item for item in await pending_in(ls, uri) if _touches(item.range(), params.range)
     ]
     actions = [action for item in hunks for action in _gate_actions(item)]
@@ -62,14 +63,16 @@ def _gate_actions(item: Pending) -> list[types.CodeAction]:
     ]
 
 
-async def gate_file_hunks(ls: SelfloopServer, uri: str) -> list[Pending]:
-    """Return the pending hunks of the gate whose diff file (`.evo/gates/<id>.diff`) a document is."""
+async def gate_file_hunks(ls: SelfloopServer, uri: str, place: types.Range) -> list[Pending]:
+    """Return the pending hunks at a place of a gate's diff file (`.evo/gates/<id>.diff`); all of them in its head."""
     path = path_of_uri(uri)
-    if path is None or path.suffix != ".diff" or path.parent.name != "gates" or path.parent.parent.name != ".evo":
+    document = ls.documents.at(path) if path is not None else None
+    if path is None or document is None or path.suffix != ".diff" or path.parts[-3:-1] != (".evo", "gates"):
         return []
-    from selfloop.lsp.inbox import pending
-
-    return [item for item in await pending(ls.hub, ls) if item.gate.gate_id == path.stem]
+    spans = hunk_spans(document.text)
+    here = {span.hunk_id for span in spans if span.start <= place.end.line and place.start.line < span.end}
+    waiting = [item for item in await pending(ls.hub, ls) if item.gate.gate_id == path.stem]
+    return [item for item in waiting if item.hunk.hunk_id in here] if here else waiting
 
 
 def _ask_actions(ls: SelfloopServer, params: types.CodeActionParams) -> list[types.CodeAction]:

@@ -58,15 +58,18 @@ def utf16_length(text: str) -> int:
 def line_range(lines: Sequence[str], start: int, end: int) -> Range:
     """Return the LSP range of whole lines [start, end) of a text split at line feeds, ends kept.
 
-    The end of a file without a final line feed is the end of its last line, since there is no line after it.
+    The end of a file without a final line feed is the end of its last line, since there is no line after it. LSP breaks
+    lines at lone carriage returns too; those before a line are counted.
     """
     return Range(start=_line_start(lines, start), end=_line_start(lines, end))
 
 
 def _line_start(lines: Sequence[str], line: int) -> Position:
-    if line < len(lines) or not lines:
-        return Position(line=line, character=0)
-    last = lines[-1]
-    if last.endswith("\n"):
-        return Position(line=len(lines), character=0)
-    return Position(line=len(lines) - 1, character=utf16_length(last))
+    breaks = line + sum(_lone_returns(one) for one in lines[:line])
+    if line < len(lines) or not lines or lines[-1].endswith("\n"):
+        return Position(line=breaks, character=0)
+    return Position(line=breaks - 1, character=utf16_length(lines[-1].rpartition("\r")[2]))
+
+
+def _lone_returns(line: str) -> int:
+    return line.count("\r") - line.endswith("\r\n") if "\r" in line else 0

@@ -36,18 +36,13 @@ logger = logging.getLogger(__name__)
 _UPDATE_HEAD = b'{"jsonrpc":"2.0","method":"' + UPDATE.encode() + b'","params":'
 
 
-class Folder(msgspec.Struct):
-    """A folder as `control/start` names it."""
+class _Folder(msgspec.Struct):
+    """A folder as the supervisor names it."""
 
     uri: str
     path: str
     owned: bool
     """False: another server serves it."""
-
-
-class _Start(msgspec.Struct):
-    epoch: int | str
-    folders: list[Folder] = []
 
 
 class _Control(msgspec.Struct):
@@ -144,7 +139,10 @@ class Hub(Generic[W]):
 
     def _frame(self, frame: Frame) -> None:
         if frame.window == 0:
-            self._control(_control.decode(frame.body))
+            try:
+                self._control(_control.decode(frame.body))
+            except (SelfloopError, msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
+                logger.error("a control message was not carried out: %r", error)
         elif (server := self.windows.get(frame.window)) is not None:
             server.receive(frame)
 
@@ -152,9 +150,10 @@ class Hub(Generic[W]):
         params = message.params
         match message.method:
             case "control/start":
-                start = msgspec.convert(params, _Start)
-                self._foreign = {Path(folder.path).resolve() for folder in start.folders if not folder.owned}
+                self._know_folders(params)
                 self.tell_supervisor("control/ready", {})
+            case "control/folders":
+                self._know_folders(params)
             case "control/windowOpened":
                 window = int(params["window"])
                 self.windows[window] = self._create_server(self, window)
@@ -162,15 +161,24 @@ class Hub(Generic[W]):
                 self.windows.pop(int(params["window"]), None)
                 self._last_session.pop(int(params["window"]), None)
             case "control/resend":
-                workspace, _ = self.session(params["sessionId"])
-                for envelope in workspace.updates(params["sessionId"]).since(int(params["after"])):
-                    self.publish_to(int(params["window"]), envelope)
+                self._resend(int(params["window"]), params["sessionId"], int(params["after"]))
             case "control/outcomes":
                 self.spawn(self._outcomes(message, params["keys"]), "outcomes")
             case "control/ping":
                 self._answer(message, {})
             case "control/stop":
                 self.stopping.set()
+
+    def _know_folders(self, params: dict[str, Any]) -> None:
+        folders = msgspec.convert(params["folders"], list[_Folder])
+        self._foreign = {Path(folder.path).resolve() for folder in folders if not folder.owned}
+
+    def _resend(self, window: int, session_id: str | None, after: int) -> None:
+        """Send a window the updates of a stream that it has missed; a session that is gone has none."""
+        for workspace in self.workspaces.values():
+            if session_id is None or workspace.has_session(session_id):
+                for envelope in workspace.updates(session_id).since(after):
+                    self.publish_to(window, envelope)
 
     async def _outcomes(self, request: _Control, keys: list[str]) -> None:
         """Say which requests took effect, once what they had begun is finished."""

@@ -17,7 +17,8 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-READ_BYTES = 256 * 1024
+READ_BYTES = 64 * 1024
+"""Above 128 KiB each buffer would be mapped anew by the allocator."""
 
 
 class Frame(NamedTuple):
@@ -86,7 +87,7 @@ class Pipe:
             self._close()
             return
         self._in += data
-        offset = 0
+        frames, offset = [], 0
         while (end := self._in.find(b"\r\n\r\n", offset)) >= 0:
             length, window, key = _headers(bytes(self._in[offset:end]))
             start = end + 4
@@ -94,9 +95,11 @@ class Pipe:
                 break
             body = bytes(self._in[start : start + length])
             offset = start + length
-            self._on_frame(Frame(window, key, body))
+            frames.append(Frame(window, key, body))
         if offset:
             del self._in[:offset]
+        for frame in frames:
+            self._on_frame(frame)
 
     def _close(self) -> None:
         if not self.closed.is_set():

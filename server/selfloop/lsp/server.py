@@ -267,8 +267,11 @@ class SelfloopServer(LanguageServer):
         return [folder.uri for folder in self.workspace.folders.values()]
 
     def receive(self, frame: Frame) -> None:
-        """Take one message of the client."""
-        self.protocol.receive(frame)
+        """Take one message of the client; whatever is wrong with it, the next one is taken too."""
+        try:
+            self.protocol.receive(frame)
+        except Exception:
+            logger.exception("a message of window %d was not carried out", self.window)
 
     def document_changed(self, uri: str) -> None:
         """Note that a document was opened, edited or closed."""

@@ -116,10 +116,21 @@ def locate(model: str | None, base_url: str | None, api_key: str | None, keys: K
 
 def _direct(model: str, base_url: str, key: str | None, keys: Keys, listing: str | None = None) -> Endpoint:
     origin = origin_of(base_url)
-    key = keys(origin) or key
+    key = _usable(keys(origin) or key, origin)
     if not key and not is_local(origin):
         raise ProviderError(no_key(origin), kind="no-key")
-    return Endpoint(model, origin, base_url.rstrip("/"), key or None, listing or listed_as(model, base_url))
+    return Endpoint(model, origin, base_url.rstrip("/"), key, listing or listed_as(model, base_url))
+
+
+def _usable(key: str | None, where: str) -> str | None:
+    """Return a key as it can stand in a header: what a header refuses would be quoted, key and all, in an error."""
+    key = (key or "").strip()
+    if not key.isascii() or not key.isprintable():
+        raise ProviderError(
+            f"The key for {where} holds characters that no key can have, so the model was not called; set it again.",
+            kind="auth",
+        )
+    return key or None
 
 
 def listed_as(model: str, base_url: str | None) -> str | None:
@@ -160,7 +171,7 @@ def _known(model: str, keys: Keys) -> Endpoint:
     # provider's own origin is not given to an address that such a variable names.
     prefix = provider.upper()
     moved = any(os.environ.get(f"{prefix}_{suffix}") for suffix in ("API_BASE", "BASE_URL"))
-    own = None if moved or provider not in _NATIVE_ORIGINS else keys(_NATIVE_ORIGINS[provider])
+    own = None if moved or provider not in _NATIVE_ORIGINS else _usable(keys(_NATIVE_ORIGINS[provider]), provider)
     if not own:
         missing = litellm.validate_environment(model).get("missing_keys") or []
         if missing:

@@ -87,8 +87,14 @@ def sdk_client(endpoint: Endpoint, http: httpx.AsyncClient) -> openai.AsyncOpenA
     """Return the SDK's client that litellm sends the request with."""
     import openai
 
+    key = endpoint.key or PLACEHOLDER_KEY
     return openai.AsyncOpenAI(
-        api_key=endpoint.key or PLACEHOLDER_KEY, base_url=endpoint.base_url, http_client=http, max_retries=0
+        api_key=key,
+        base_url=endpoint.base_url,
+        http_client=http,
+        max_retries=0,
+        # The SDK also takes headers from the environment, which are meant for another origin; this goes before them.
+        default_headers={"Authorization": f"Bearer {key}"},
     )
 
 

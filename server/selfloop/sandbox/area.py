@@ -31,8 +31,11 @@ class Area:
         """Remove the lock that a killed git left; whoever calls this is the only one to work on the index."""
         self.index.with_name(f"{self.index.name}.lock").unlink(missing_ok=True)
 
-    def why_left_out(self, name: bytes) -> str | None:
-        """Tell why a file must not be in the index: a sentence, empty where no one asks; None if it may be there."""
+    def why_left_out(self, name: bytes, *, single: bool = False) -> str | None:
+        """Tell why a file must not be in the index: a sentence, empty where no one asks; None if it may be there.
+
+        With `single`, a file that has another name is left out: the other may lie outside, and so would its content.
+        """
         shown = name[len(self.prefix.encode()) :]
         if not is_utf8(name):
             return f"{os.fsdecode(shown)!a} is not UTF-8, so this file is left out."
@@ -49,6 +52,8 @@ class Area:
             return None
         if not stat.S_ISREG(status.st_mode):
             return ""
+        if single and status.st_nlink > 1:
+            return f"{shown.decode()!r} has another name (a hard link) elsewhere, so this file is left out."
         if status.st_size > MAX_FILE_BYTES:
             return f"{shown.decode()!r} is larger than {MAX_FILE_BYTES >> 20} MiB, so this file is left out."
         if not os.access(path, os.R_OK):

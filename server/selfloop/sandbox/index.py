@@ -41,7 +41,16 @@ class IndexEntry:
     """Whether no flag says that the entry stands for anything but the file as it is."""
 
 
-def read_index(data: bytes, hash_bytes: int = 20) -> list[IndexEntry]:
+@frozen
+class IndexFile:
+    """A whole index."""
+
+    entries: list[IndexEntry]
+    trees: bytes = b""
+    """The cache of folders' trees, as it stands in the file; good only as long as no entry is left out."""
+
+
+def read_index(data: bytes, hash_bytes: int = 20) -> IndexFile:
     """Read an index.
 
     Raises:
@@ -53,14 +62,16 @@ def read_index(data: bytes, hash_bytes: int = 20) -> list[IndexEntry]:
         raise UnreadableIndex(str(error)) from error
 
 
-def write_index(entries: Iterable[IndexEntry], hash_name: str = "sha1") -> bytes:
-    """Return an index of version 2 that holds these entries, which must be in order."""
+def write_index(index: IndexFile, hash_name: str = "sha1") -> bytes:
+    """Return an index of version 2; its entries must be in order."""
     pieces: list[bytes] = []
-    for entry in entries:
+    for entry in index.entries:
         length = len(entry.path)
         head = entry.stat + entry.object_id + struct.pack(">H", min(length, _NAME_LENGTH)) + entry.path
         pieces.append(head + b"\0" * (8 - len(head) % 8))
     data = struct.pack(">4sII", b"DIRC", 2, len(pieces)) + b"".join(pieces)
+    if index.trees:
+        data += struct.pack(">4sI", b"TREE", len(index.trees)) + index.trees
     return data + hashlib.new(hash_name, data, usedforsecurity=False).digest()
 
 
@@ -76,7 +87,7 @@ def trustworthy(
     return [entry for entry, size in zip(plain, sizes(plain), strict=True) if size is not None and size == entry.size]
 
 
-def _read(data: bytes, hash_bytes: int) -> list[IndexEntry]:
+def _read(data: bytes, hash_bytes: int) -> IndexFile:
     signature, version, count = struct.unpack_from(">4sII", data)
     if signature != b"DIRC" or version not in (2, 3, 4):
         raise UnreadableIndex("no index of version 2, 3 or 4")
@@ -104,14 +115,17 @@ def _read(data: bytes, hash_bytes: int) -> list[IndexEntry]:
         entries.append(IndexEntry(path, data[offset : offset + 40], mode, size, object_id, plain))
         offset = after
     last = len(data) - hash_bytes
+    trees = b""
     while offset + 8 <= last:
         name, length = struct.unpack_from(">4sI", data, offset)
         if name in (b"link", b"sdir"):
             raise UnreadableIndex("a split or sparse index")
+        if name == b"TREE":
+            trees = data[offset + 8 : offset + 8 + length]
         offset += 8 + length
     if offset != last:
         raise UnreadableIndex("a torn index")
-    return entries
+    return IndexFile(entries, trees)
 
 
 def _varint(data: bytes, offset: int) -> tuple[int, int]:

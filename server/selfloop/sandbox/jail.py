@@ -34,6 +34,7 @@ from selfloop.sandbox.mounts import (
     write_etc,
 )
 from selfloop.sandbox.output import Output
+from selfloop.sandbox.policy import classify
 from selfloop.sandbox.toolchains import find_dependencies, find_toolchains
 from selfloop.sandbox.worktree import Worktree
 
@@ -155,8 +156,11 @@ async def _jailed(
 
 def _plain(command: str, workspace: Path, folder: Path, toolchains: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Return the command line and the variables of a command that runs as the user."""
-    found = find_toolchains(workspace, toolchains)
-    environment = plain_environment((*found.path, *absolute_path_entries()))
+    path = [entry for entry in absolute_path_entries() if not Path(entry).is_relative_to(workspace)]
+    if not classify(command).auto:
+        # What runs unasked must not be a program that the repository brought under a familiar name.
+        path = [*find_toolchains(workspace, toolchains).path, *path]
+    environment = plain_environment(path)
     home = folder / "home"
     home.mkdir(exist_ok=True)
     environment["HOME"] = str(home)

@@ -23,6 +23,7 @@ from attrs import frozen
 from selfloop.errors import PathRefused
 from selfloop.sandbox.beneath import MAX_LINKS, O_PATH, has_openat2, link_target, open_beneath
 from selfloop.sandbox.protected import is_protected, plain_name
+from selfloop.sandbox.reading import read_all
 
 __all__ = ["Door", "Entry", "EntryKind", "Stat", "has_openat2", "is_protected"]
 
@@ -82,9 +83,11 @@ class Door:
         """Return a file's bytes, at most `limit` of them. Links are followed while they stay inside."""
         with self._root(path) as (root, name):
             descriptor = open_beneath(root, name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-            with os.fdopen(descriptor, "rb", buffering=0) as file:
+            try:
                 _require_plain(os.fstat(descriptor), path, "read")
-                return _read_all(file.fileno(), limit)
+                return read_all(descriptor, limit)
+            finally:
+                os.close(descriptor)
 
     def write_bytes(self, path: str, data: bytes, mode: int | None = None) -> None:
         """Write a whole file by a temporary name and a rename; folders on the way are made.
@@ -116,10 +119,12 @@ class Door:
                 if stat_module.S_ISLNK(there.st_mode):
                     return os.fsencode(os.readlink(name, dir_fd=folder)), 0o120000
                 descriptor = open_beneath(folder, name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW)
-                with os.fdopen(descriptor, "rb", buffering=0) as file:
-                    there = os.fstat(file.fileno())
+                try:
+                    there = os.fstat(descriptor)
                     _require_plain(there, path, "read")
-                    return _read_all(file.fileno(), None), _git_mode(there)
+                    return read_all(descriptor), _git_mode(there)
+                finally:
+                    os.close(descriptor)
         except _Missing:
             return None
 
@@ -313,15 +318,6 @@ def _replace(folder: int, name: str, data: bytes, mode: int, there: os.stat_resu
         with contextlib.suppress(OSError):
             os.unlink(temporary, dir_fd=folder)
         raise
-
-
-def _read_all(descriptor: int, limit: int | None) -> bytes:
-    pieces: list[bytes] = []
-    left = sys.maxsize if limit is None else limit
-    while left > 0 and (piece := os.read(descriptor, min(left, 1 << 20))):
-        pieces.append(piece)
-        left -= len(piece)
-    return b"".join(pieces)
 
 
 def _require_plain(status: os.stat_result, path: str, done: str) -> None:

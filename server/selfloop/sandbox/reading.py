@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -42,13 +43,28 @@ def _read(root: int, name: str, limit: int) -> tuple[bytes, int] | None:
         descriptor = open_beneath(root, name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY, links=False)
     except OSError:
         return _read_link(root, name)
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return None
         if status.st_size > limit:
             raise TooMuch
-        return file.read(), 0o100755 if status.st_mode & 0o100 else 0o100644
+        data = read_all(descriptor, limit + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) > limit:
+        raise TooMuch
+    return data, 0o100755 if status.st_mode & 0o100 else 0o100644
+
+
+def read_all(descriptor: int, limit: int | None = None) -> bytes:
+    """Return what can be read of a descriptor, at most `limit` bytes."""
+    pieces: list[bytes] = []
+    left = sys.maxsize if limit is None else limit
+    while left > 0 and (piece := os.read(descriptor, min(left, 1 << 20))):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
 
 
 def _read_link(root: int, name: str) -> tuple[bytes, int] | None:

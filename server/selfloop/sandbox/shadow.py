@@ -24,7 +24,7 @@ from selfloop.errors import SandboxError
 from selfloop.sandbox.area import Area, is_state_folder
 from selfloop.sandbox.git import GitError, git, split_nul
 from selfloop.sandbox.ignores import IgnoreRules, Rules
-from selfloop.sandbox.index import write_index
+from selfloop.sandbox.index import IndexFile, write_index
 from selfloop.sandbox.objects import Objects
 from selfloop.sandbox.origin import Origin, find_origin
 from selfloop.sandbox.packs import Batch
@@ -236,7 +236,8 @@ class Shadow:
         take: list[bytes] = []
         leave: list[bytes] = []
         for name in names:
-            why = area.why_left_out(name)
+            # What git tracks is the repository's anyway, and what the agent links in a worktree is its own.
+            why = area.why_left_out(name, single=area is self.area and name not in self._tracked.names)
             (take if why is None else leave).append(name)
             if why and len(self._notices) < _MAX_NOTICES:
                 self._notices[why] = None
@@ -267,7 +268,7 @@ class Shadow:
 
     def _forget(self) -> None:
         temporary = self.objects.temporary_name()
-        temporary.write_bytes(write_index((), self.objects.object_format))
+        temporary.write_bytes(write_index(IndexFile([]), self.objects.object_format))
         temporary.replace(self.area.index)
         self._tree = None
         self._tracked.forget()

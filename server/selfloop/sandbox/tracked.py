@@ -15,7 +15,7 @@ from pathlib import Path
 from selfloop.sandbox.area import Area, is_state_folder, is_utf8
 from selfloop.sandbox.git import GitError, git
 from selfloop.sandbox.ignores import IgnoreRules
-from selfloop.sandbox.index import GITLINK, IndexEntry, UnreadableIndex, read_index, trustworthy, write_index
+from selfloop.sandbox.index import GITLINK, IndexEntry, IndexFile, UnreadableIndex, read_index, trustworthy, write_index
 from selfloop.sandbox.objects import Objects
 from selfloop.sandbox.origin import Origin, read_small
 
@@ -57,7 +57,8 @@ class TrackedFiles:
         if self._signature == signature and not fresh:
             return (), False
         prefix = area.prefix.encode()
-        entries = [entry for entry in await self._read(index) if entry.path.startswith(prefix)]
+        theirs = await self._read(index)
+        entries = [entry for entry in theirs.entries if entry.path.startswith(prefix)]
         for entry in entries:
             if entry.mode == GITLINK and is_utf8(entry.path):
                 name = entry.path[len(prefix) :].decode()
@@ -66,12 +67,12 @@ class TrackedFiles:
         self.names = frozenset(entry.path for entry in entries if entry.mode != GITLINK)
         self._signature = signature
         if fresh:
-            return self.names - await self._adopt(area, entries, status.st_mtime_ns), False
+            return self.names - await self._adopt(area, theirs, entries, status.st_mtime_ns), False
         known = await asyncio.to_thread(self._known, area)
         return self.names - known, first or not before <= self.names
 
-    async def _read(self, index: Path) -> list[IndexEntry]:
-        """Return the entries of the user's index; where it is split or sparse, git joins a copy of it first."""
+    async def _read(self, index: Path) -> IndexFile:
+        """Return the user's index; where it is split or sparse, git joins a copy of it first."""
         data = await asyncio.to_thread(read_small, index, MAX_INDEX_BYTES) or b""
         try:
             return await asyncio.to_thread(read_index, data, self._objects.hash_bytes)
@@ -98,11 +99,13 @@ class TrackedFiles:
             return await asyncio.to_thread(lambda: read_index(copy.read_bytes(), self._objects.hash_bytes))
         except (GitError, UnreadableIndex, OSError):
             self._notice("The repository's index could not be read, so files that it tracks but ignores are left out.")
-            return []
+            return IndexFile([])
         finally:
             await asyncio.to_thread(clear)
 
-    async def _adopt(self, area: Area, entries: list[IndexEntry], modified_ns: int) -> frozenset[bytes]:
+    async def _adopt(
+        self, area: Area, theirs: IndexFile, entries: list[IndexEntry], modified_ns: int
+    ) -> frozenset[bytes]:
         """Make the trustworthy part of the user's index the area's own, and return the names that it holds."""
         if await asyncio.to_thread(self._ignores.may_convert, [entry.path for entry in entries]):
             return frozenset()
@@ -113,7 +116,8 @@ class TrackedFiles:
 
         def write() -> None:
             temporary = self._objects.temporary_name()
-            temporary.write_bytes(write_index(kept, self._objects.object_format))
+            whole = IndexFile(kept, theirs.trees if len(kept) == len(theirs.entries) else b"")
+            temporary.write_bytes(write_index(whole, self._objects.object_format))
             # git looks again at a file that was changed when the index was, or later: this keeps its eyes open.
             os.utime(temporary, ns=(modified_ns, modified_ns))
             temporary.replace(area.index)
@@ -123,7 +127,7 @@ class TrackedFiles:
 
     def _known(self, area: Area) -> frozenset[bytes]:
         try:
-            entries = read_index(area.index.read_bytes(), self._objects.hash_bytes)
+            entries = read_index(area.index.read_bytes(), self._objects.hash_bytes).entries
         except (OSError, UnreadableIndex):
             return frozenset()
         return frozenset(entry.path for entry in entries)

@@ -211,7 +211,7 @@ class Supervisor:
         if not isinstance(value.get("params"), dict):
             window.refuse(id, jsonrpc.INVALID_PARAMS, "initialize needs params that are an object; nothing was done.")
             return
-        window.initialize = value
+        window.begin(value)
         window.send(b'{"jsonrpc":"2.0","id":%s,"result":%s}' % (jsonrpc.encode(id), self._capabilities))
         if not window.joined:
             self._loop.soon(self._begin)  # The answer leaves before the costlier part begins.

@@ -48,6 +48,7 @@ class Upstream:
         """A connection that was not greeted yet."""
         self._seeking_since: float | None = None
         self._warned: set[str] = set()
+        self._unlockable: set[str] = set()
         self.current: Worker | Link | None = None
         """Who serves now; None in between."""
         self.given_up = False
@@ -75,7 +76,9 @@ class Upstream:
         if self._stopping or self.given_up or self.current is not None:
             return
         folders = self.folders()
-        if folders and (self._joining is not None or not self._take(folders[0])):
+        if folders and self._joining is None:
+            self._take(folders[0])
+        if folders and not self.owns(folders[0]):
             self._join(folders[0])
             return
         self.claim()
@@ -99,11 +102,11 @@ class Upstream:
 
     def claim(self) -> bool:
         """Take every folder of every window that nobody holds; return whether there was one."""
-        return any([self._take(folder, told=True) for folder in self.folders()])
+        return any([self._take(folder) for folder in self.folders()])
 
     def owns(self, folder: str) -> bool:
-        """Tell whether we hold a folder."""
-        return self._claims.holds(folder)
+        """Tell whether a folder is ours to serve."""
+        return self._claims.holds(folder) or folder in self._unlockable
 
     def answered(self) -> None:
         """Note that a request was answered: the deaths before it are no row any more."""
@@ -140,20 +143,20 @@ class Upstream:
         """Let go of the folders, so that a waiting window can go on."""
         self._claims.release()
 
-    def _take(self, folder: str, *, told: bool = False) -> bool:
-        """Take a folder; return whether we hold it now, or with `told` whether that is new."""
+    def _take(self, folder: str) -> bool:
+        """Take a folder if nobody holds it; return whether it is newly ours."""
         try:
             claim = self._claims.take(folder)
         except OSError as error:
-            # Without a usable data folder there is nobody to collide with that could have locked it.
+            self._unlockable.add(folder)  # Nobody else can lock it either, so it is served all the same.
             self._trouble(f"The folder {folder} could not be locked ({error.strerror}), so do not open it twice.")
-            return not told
+            return False
         if claim is not None and claim.listener is not None:
             listener = claim.listener
             self._loop.watch(listener.fileno(), READABLE, lambda: self._accept(listener))
         elif claim is not None:
             self._trouble(f"No socket could be made for {folder}, so other windows cannot join this one.")
-        return claim is not None if told else self._claims.holds(folder)
+        return claim is not None
 
     def _join(self, folder: str) -> None:
         """Knock at the supervisor that holds a folder, and look again in a moment."""

@@ -102,6 +102,17 @@ class Window:
 
     # What it has said
 
+    def begin(self, message: dict[str, Any]) -> None:
+        """Note the client's `initialize`, with its folder among the workspace folders, however it was named."""
+        params = message["params"]
+        folders = _folders(params.get("workspaceFolders"))
+        root, path = params.get("rootUri"), params.get("rootPath")
+        if not root and isinstance(path, str) and path:
+            root = _path_uri(path)
+        if not folders and isinstance(root, str) and root:
+            folders = [{"uri": root, "name": root.rstrip("/").rpartition("/")[2]}]
+        self.initialize = {**message, "params": {**params, "workspaceFolders": folders}}
+
     def note(self, method: str, params: Any, body: bytes) -> None:
         """Note a notification of the client that a new worker must be told of."""
         if method == "initialized":
@@ -129,15 +140,8 @@ class Window:
 
     def folders(self) -> list[dict[str, Any]]:
         """Return the window's workspace folders that are on this machine, as `{uri, path}`."""
-        params = (self.initialize or {}).get("params")
-        if not isinstance(params, dict):
-            return []
-        items = params.get("workspaceFolders")
-        uris = [item.get("uri") for item in items if isinstance(item, dict)] if isinstance(items, list) else []
-        if not uris:
-            root, path = params.get("rootUri"), params.get("rootPath")
-            uris = [root] if root else [_path_uri(path)] if isinstance(path, str) and path else []
-        paths = [(uri, uri_path(uri)) for uri in uris if isinstance(uri, str)]
+        items = self.initialize["params"]["workspaceFolders"] if self.initialize is not None else []
+        paths = [(item["uri"], uri_path(item["uri"])) for item in items]
         return [{"uri": uri, "path": path} for uri, path in paths if path is not None]
 
     def introduction(self, new_id: Callable[[], str]) -> Iterator[bytes]:
@@ -160,18 +164,19 @@ class Window:
 
     def _change_folders(self, params: Any) -> None:
         event = params.get("event") if isinstance(params, dict) else None
-        before = (self.initialize or {}).get("params")
-        if not isinstance(event, dict) or not isinstance(before, dict) or self.initialize is None:
+        if self.initialize is None or not isinstance(event, dict):
             return
-        folders = before.get("workspaceFolders")
-        kept = [item for item in folders if isinstance(item, dict)] if isinstance(folders, list) else []
-        for name in ("removed", "added"):
-            listed = event.get(name)
-            items = [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
-            uris = [item.get("uri") for item in items]
-            kept = [item for item in kept if item.get("uri") not in uris]
-            kept += items if name == "added" else []
-        self.initialize = {**self.initialize, "params": {**before, "workspaceFolders": kept}}
+        before = self.initialize["params"]
+        added = _folders(event.get("added"))
+        left = {folder["uri"] for folder in [*added, *_folders(event.get("removed"))]}
+        kept = [folder for folder in before["workspaceFolders"] if folder["uri"] not in left]
+        self.initialize = {**self.initialize, "params": {**before, "workspaceFolders": [*kept, *added]}}
+
+
+def _folders(value: Any) -> list[dict[str, Any]]:
+    """Return what is a workspace folder in a list that a client sent."""
+    items = value if isinstance(value, list) else []
+    return [item for item in items if isinstance(item, dict) and isinstance(item.get("uri"), str)]
 
 
 def _path_uri(path: str) -> str:

@@ -71,7 +71,7 @@ def _why_ask(bench: Workbench, params: Shell) -> str | None:
         return "It asks for the network, which is always asked about."
     if bench.isolation.level == "process":
         return None
-    verdict = policy.classify(params.command)
+    verdict = policy.classify(params.command, bench.worktree.path)
     return None if verdict.auto else verdict.reason
 
 

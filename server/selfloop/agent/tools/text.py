@@ -60,8 +60,9 @@ def read_text(door: Door, path: str, limit: int = LARGEST_BYTES) -> TextFile:
     Raises:
         PathRefused: it is not reachable, too large, binary, or not UTF-8; the sentence says which.
     """
-    data = door.read_bytes(path, limit=limit + 1)
-    if len(data) > limit:
+    there = door.stat(path)
+    data = door.read_bytes(path, limit=limit + 1) if there.size <= limit or there.kind != "file" else None
+    if data is None or len(data) > limit:
         raise PathRefused(
             f"{path} has more than {limit // 1024 // 1024} MiB, so it was not opened as text; "
             "use `search`, or `shell` with head, sed or cut."

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 from attrs import define, field, frozen
@@ -19,7 +19,6 @@ from selfloop.config import Settings
 from selfloop.updates import PlanEntry
 
 if TYPE_CHECKING:
-    from selfloop.agent.tools.subagents import Agents
     from selfloop.gates.gates import Gates
     from selfloop.sandbox.isolation import Isolation
     from selfloop.sandbox.paths import Door
@@ -67,6 +66,22 @@ def spill_name(tool: str, call_id: str) -> str:
     return f"{tool}-{tail or 'output'}.txt"
 
 
+class Delegates(Protocol):
+    """The sub-agents of a turn."""
+
+    def spawn(self, output: str, task: str) -> Observation:
+        """Start one."""
+        ...
+
+    async def wait(self, agent_id: str) -> Observation:
+        """Wait for one."""
+        ...
+
+    async def close(self) -> None:
+        """End all."""
+        ...
+
+
 @define
 class Workbench:
     """What the tools of one turn work with; sub-agents share it but for their own `agents` of None."""
@@ -95,7 +110,7 @@ class Workbench:
     """Verdicts and suggestions, where the role has them."""
     editing: asyncio.Lock = field(factory=asyncio.Lock)
     """Held while a file is read, changed and written, since sub-agents share the worktree."""
-    agents: Agents | None = None
+    agents: Delegates | None = None
     """None: this one may not start others."""
 
 

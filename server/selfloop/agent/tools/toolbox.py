@@ -83,6 +83,10 @@ def _params(tool: Tool, arguments: str) -> Params | Observation:
         return refused(
             f"The arguments are not valid JSON ({_brief(error)}), so nothing was done. Send one JSON object; {takes}."
         )
+    if _half_a_character(values):
+        return refused(
+            f"The arguments hold half a character (a lone surrogate), so nothing was done. Send whole ones; {takes}."
+        )
     if not isinstance(values, dict):
         return refused(f"The arguments are no JSON object, so nothing was done; {takes}.")
     required = {field.name for field in msgspec.structs.fields(tool.params) if field.required}
@@ -92,6 +96,15 @@ def _params(tool: Tool, arguments: str) -> Params | Observation:
         return msgspec.convert(given, tool.params, strict=False)
     except (msgspec.ValidationError, RecursionError) as error:
         return refused(f"The arguments do not fit ({_brief(error)}), so nothing was done; {takes}.")
+
+
+def _half_a_character(values: object) -> bool:
+    """Tell whether some text in decoded JSON could be neither stored nor sent."""
+    try:
+        json.dumps(values, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _brief(error: BaseException) -> str:
