@@ -60,7 +60,9 @@ class Attack:
         count = self.idles[session] = self.idles.get(session, 0) + 1
         if count > 1:
             self.model.extend(text("CONTINUE"))  # The judge of tasks asks first.
-        self.model.extend(*(tools(*calls) for calls in replies), text("Done."))
+        # A reply may have 128 calls at most.
+        parts = [calls[at : at + 100] for calls in replies for at in range(0, len(calls), 100)]
+        self.model.extend(*(tools(*calls) for calls in parts), text("Done."))
         await self.client.request("selfloop/session/prompt", {"sessionId": session, "text": "Go."})
         idle = await self.client.idle(session, count=count, timeout=timeout)
         messages = self.model.requests[-1].messages if self.model.requests else []

@@ -63,6 +63,8 @@ class Talk:
             stdout=subprocess.PIPE if theirs is None else theirs,
             stderr=subprocess.STDOUT if theirs is None else theirs,
             start_new_session=True,
+            # A terminal of its own, so that Ctrl-C becomes a signal whenever the command does not read the keys itself.
+            preexec_fn=None if theirs is None else lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         if theirs is not None:
             os.close(theirs)

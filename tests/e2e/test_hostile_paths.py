@@ -77,10 +77,7 @@ async def test_no_path_writes_anything_outside_or_without_a_gate(attack: Attack,
     before = world(tree)
     session = await attack.session()
     done = await attack.turn(
-        [
-            hostile("write_file", case["id"], path=case["path"], content="written by the agent\n")
-            for case in cases(tree)
-        ],
+        [hostile("write_file", case["id"], path=case["path"], content=TEXT) for case in cases(tree)],
         session=session,
     )
     assert done.stop == "end_turn" and not_plain(done) == [] and len(done.said) == len(CASES)

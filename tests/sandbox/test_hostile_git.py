@@ -19,7 +19,8 @@ HOOKS = (
 
 PROGRAMS = """
     core.fsmonitor core.pager core.editor core.sshCommand core.askPass core.gitProxy core.alternateRefsCommand
-    diff.external diff.evil.textconv diff.evil.command filter.evil.clean filter.evil.smudge filter.evil.process merge.evil.driver
+    diff.external diff.evil.textconv diff.evil.command filter.evil.clean filter.evil.smudge filter.evil.process
+    merge.evil.driver
     credential.helper gpg.program uploadpack.packObjectsHook alias.status alias.diff-files alias.ls-files
     sequence.editor interactive.diffFilter submodule.sub.update remote.origin.url
 """

@@ -98,9 +98,8 @@ async def test_the_environment_holds_nothing_of_the_servers(
 ) -> None:
     monkeypatch.setenv("OPENROUTER_API_KEY", "sk-very-secret")
     monkeypatch.setenv("BASH_ENV", "/tmp/evil")
-    result = await run(
-        "env; cat /proc/self/environ /proc/1/environ /proc/$PPID/environ 2>/dev/null | tr '\\0' '\\n'", isolation
-    )
+    everything = "env; cat /proc/self/environ /proc/1/environ /proc/$PPID/environ 2>/dev/null"
+    result = await run(f"{everything} | tr '\0' '\n'", isolation)
     if isolation.level == "process":
         assert "sk-very-secret" not in result.output
     assert "sk-very-secret" not in (await run("env", isolation)).output
@@ -124,14 +123,15 @@ async def test_the_jail_refuses_every_way_out(
             listener.setblocking(False)
         port = tcp.getsockname()[1]
         out = tmp_path / "outside"
+        python = "import socket; s = socket.socket(socket.AF_UNIX); s.connect"
         attempts = [
             f"cat {out}/secret", f"cat {tmp_path}/home/.ssh/id_rsa", f"ls {tmp_path}/home/other", "cat /etc/shadow",
-            f"echo x > {out}/new", f"touch {ws}/../escaped", "cat .env && exit 0 || exit 1", "cat .git/marker-hook",
+            f"echo x > {out}/new", "cat .env && exit 0 || exit 1", "cat .git/marker-hook", "ls /root/.ssh",
             f"python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {port}), 2)'",
-            f"echo x > /dev/tcp/127.0.0.1/{port}", "echo x > .git/hooks/pre-commit", "mkdir -p .git/hooks && touch .git/hooks/x",
-            f"python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect(\"{tmp_path}/sock\")'",
-            f"python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect(\"\\0selfloop-test-{os.getpid()}\")'",
-            f"kill -0 {os.getpid()}", f"ls /proc/{os.getpid()}/", "mount -t tmpfs none /mnt", "unshare -Ur true", "ls /root/.ssh",
+            f"echo x > /dev/tcp/127.0.0.1/{port}", "echo x > .git/hooks/pre-commit", "mkdir -p .git/hooks/x",
+            f"python3 -c '{python}(\"{tmp_path}/sock\")'",
+            f"python3 -c '{python}(\"\\0selfloop-test-{os.getpid()}\")'",
+            f"kill -0 {os.getpid()}", f"ls /proc/{os.getpid()}/", "mount -t tmpfs none /mnt", "unshare -Ur true",
             "echo x > /usr/x", "echo x > /etc/x", "echo x > /x", "mknod dev c 1 3 && cat dev", "echo x > conftest.py",
             "echo x > sub/package.json", "rm -f conftest.py", "mv conftest.py x.py", "chroot / true",
         ]  # fmt: skip
@@ -145,16 +145,17 @@ async def test_the_jail_refuses_every_way_out(
         # With the network, which the user was asked about, the listener is reached: the attempt itself is sound.
         assert (await run(f"echo x > /dev/tcp/127.0.0.1/{port}", jailed, network=True)).exit_code == 0
     assert sorted(path.name for path in out.iterdir()) == ["secret"]
-    assert not (ws.parent / "escaped").exists()
+    await run(f"touch {ws}/../escaped {tmp_path}/escaped; rm -rf {tmp_path}/outside {ws.parent}/other", jailed)
+    assert not (ws.parent / "escaped").exists() and not (tmp_path / "escaped").exists()
+    assert (out / "secret").exists() and (ws.parent / "other" / "x").exists()
     assert (await run("cat .env.test", jailed)).output == ""
 
 
 @needs_jail
 async def test_git_tells_inside_what_the_agent_has_changed(run: Run, ws: Path, worktree: Worktree) -> None:
     jailed = await probe()
-    result = await run(
-        "echo two >> a.txt; git status --short; git diff; git log --format=%s; git show HEAD:a.txt", jailed
-    )
+    await run("echo two >> a.txt", jailed)
+    result = await run("git status --short; git diff; git log --format=%s; git show HEAD:a.txt", jailed)
     assert " M a.txt\n" in result.output
     assert "+two\n" in result.output
     assert "first\none\n" in result.output
@@ -164,15 +165,19 @@ async def test_git_tells_inside_what_the_agent_has_changed(run: Run, ws: Path, w
 
 @needs_jail
 async def test_pytest_of_a_projects_own_environment_runs(tmp_path: Path) -> None:
-    ws = make_repository(tmp_path / "ws", {
-        ".gitignore": ".venv/\n", "app.py": "def f():\n    return 41\n", "tests/test_app.py": "import app\ndef test_f():\n    assert app.f() == 42\n",
+    files: dict[str, str | bytes] = {
+        ".gitignore": ".venv/\n",
+        "app.py": "def f():\n    return 41\n",
+        "tests/test_app.py": "import app\n\n\ndef test_f():\n    assert app.f() == 42\n",
         "pyproject.toml": "[tool.pytest.ini_options]\npythonpath = ['.']\n",
-    })  # fmt: skip
+    }
+    ws = make_repository(tmp_path / "ws", files)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(ws / ".venv")], check=True)
     (packages,) = (ws / ".venv" / "lib").glob("python3.*/site-packages")
     for name in ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments"):
         source = Path(str(__import__(name).__file__)).parent
         shutil.copytree(source, packages / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(str(__import__("py").__file__), packages / "py.py")
     script = ws / ".venv" / "bin" / "pytest"
     script.write_text(f"#!{ws}/.venv/bin/python\nimport sys, pytest\nsys.exit(pytest.console_main())\n")
     script.chmod(0o755)
@@ -206,8 +211,8 @@ async def test_npm_test_of_a_project_runs(tmp_path: Path) -> None:
     pool = Pool(await Shadow.open(ws, tmp_path / "cache"), tmp_path / "cache", size=0)
     worktree = await pool.acquire()
     result = await jail.run(
-        "npm test && ! touch node_modules/dep/x", worktree=worktree, workspace=ws, isolation=await probe(), timeout_seconds=60,
-        network=False, spill=tmp_path / "spill",
+        "npm test && ! touch node_modules/dep/x", worktree=worktree, workspace=ws, isolation=await probe(),
+        timeout_seconds=60, network=False, spill=tmp_path / "spill",
     )  # fmt: skip
     assert result.exit_code == 0 and "fine" in result.output, result.output
     assert await worktree.changes() == []
@@ -227,8 +232,8 @@ async def test_a_hostile_environment_folder_shows_nothing_of_home(
     (ws / "node_modules").symlink_to(home)
     pool = Pool(await Shadow.open(ws, tmp_path / "cache"), tmp_path / "cache", size=0)
     result = await jail.run(
-        f"cat {home}/.ssh/id_rsa node_modules/.ssh/id_rsa", worktree=await pool.acquire(), workspace=ws, isolation=await probe(),
-        timeout_seconds=20, network=False, spill=tmp_path / "spill",
+        f"cat {home}/.ssh/id_rsa node_modules/.ssh/id_rsa", worktree=await pool.acquire(), workspace=ws,
+        isolation=await probe(), timeout_seconds=20, network=False, spill=tmp_path / "spill",
     )  # fmt: skip
     assert result.exit_code != 0 and "SECRET" not in result.output
     await pool.close()
@@ -238,7 +243,8 @@ async def test_background_children_die_with_the_command(run: Run, isolation: Iso
     word = f"3{os.getpid()}.5"
     started = time.monotonic()
     result = await run(
-        f"sleep {word} & (setsid sleep {word} &) ; nohup sh -c 'trap \"\" TERM HUP; (sleep {word} &) ; sleep {word}' & echo done",
+        f"sleep {word} & (setsid sleep {word} &) ; "
+        f"nohup sh -c 'trap \"\" TERM HUP; (sleep {word} &) ; sleep {word}' & echo done",
         isolation,
     )
     assert (result.exit_code, "done" in result.output) == (0, True)
@@ -363,9 +369,8 @@ async def test_the_probe_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, t
         found = await probe()
         assert found.level == "changes" and "not installed" in found.detail
         # A jail that jails nothing is seen through.
-        (tools / "bwrap").write_text(
-            '#!/bin/sh\nwhile [ "$1" != -- ]; do [ "$1" = --bind ] && cd "$2"; shift; done; shift; exec "$@"\n'
-        )
+        loose = 'while [ "$1" != -- ]; do [ "$1" = --bind ] && cd "$2"; shift; done; shift; exec "$@"'
+        (tools / "bwrap").write_text(f"#!/bin/sh\n{loose}\n")
         (tools / "bwrap").chmod(0o755)
         find_program.cache_clear()
         found = await probe()

@@ -37,7 +37,6 @@ from selfloop.agent.unanswered import answer_interrupted, answer_rest
 from selfloop.errors import SelfloopError
 from selfloop.messages import Message, Usage
 from selfloop.model.budget import Budget, Limits
-from selfloop.sandbox.paths import Door
 from selfloop.updates import Changes, Notice, Plan, State, StopReason, Task, UsageInfo
 
 if TYPE_CHECKING:
@@ -256,7 +255,7 @@ class ChatTurn:
             session_id=parts.session.id,
             workspace=parts.workspace,
             worktree=worktree,
-            door=Door(worktree.path, {"outputs": outputs}, on_write=worktree._note_written),
+            door=worktree.door.with_roots({"outputs": outputs}),
             outputs=outputs,
             isolation=isolation,
             gates=parts.gates,

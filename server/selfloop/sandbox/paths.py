@@ -79,6 +79,10 @@ class Door:
         self._named = {name.removeprefix("@"): folder for name, folder in (named or {}).items()}
         self._read_only = {name.removeprefix("@") for name in read_only}
 
+    def with_roots(self, named: Mapping[str, Path]) -> Door:
+        """Return the same door with more roots by name."""
+        return Door(self.root, {**self._named, **named}, read_only=frozenset(self._read_only), on_write=self._on_write)
+
     def read_bytes(self, path: str, limit: int | None = None) -> bytes:
         """Return a file's bytes, at most `limit` of them. Links are followed while they stay inside."""
         with self._root(path) as (root, name):
@@ -186,9 +190,22 @@ class Door:
             return False
         return True
 
+    def require_plain(self, path: str) -> None:
+        """Refuse a path at which there is something else than a regular file with a single name; nothing is fine."""
+        try:
+            with self._root(path) as (root, name):
+                descriptor = open_beneath(root, name, O_PATH)
+                try:
+                    _require_plain(os.fstat(descriptor), path, "written")
+                finally:
+                    os.close(descriptor)
+        except _Missing:
+            return
+
     def _written(self, path: str) -> None:
         """Tell who listens which file of the root itself was written, under its plain name."""
-        if self._on_write is not None and path[1:].partition("/")[0] not in self._named and ".." not in path:
+        named = path.startswith("@") and path[1:].partition("/")[0] in self._named
+        if self._on_write is not None and not named and ".." not in path:
             self._on_write("/".join(part for part in path.split("/") if part not in ("", ".")))
 
     @contextlib.contextmanager

@@ -37,11 +37,11 @@ _PROTECTED = (
     "site-packages", "dist-packages", "pyvenv.cfg", ".venv*", "venv", ".virtualenv", ".tox",
     ".nox", "node_modules", "bower_components",
     # Build scripts, and the files that name them.
-    "makefile*", "gnumakefile", "bsdmakefile", "*.mk", "*.mak", "cmakelists.txt", "*.cmake", "cmakepresets.json",
+    "makefile", "makefile.*", "gnumakefile", "bsdmakefile", "*.mk", "*.mak", "cmakelists.txt", "*.cmake", "cmakepresets.json",
     "cmakeuserpresets.json", "meson.build", "meson_options.txt", "sconstruct", "sconscript", "wscript",
     "build.bazel", "workspace.bazel", "module.bazel", "*.bzl", "buck", "configure", "configure.ac",
     "autogen.sh", "justfile", ".justfile", "*.just", "taskfile*.y*ml", "rakefile*", "*.rake", "gemfile*", "*.gemspec",
-    "guardfile", "procfile*", "dockerfile*", "*.dockerfile", "containerfile*", "docker-compose*", "compose.y*ml",
+    "guardfile", "procfile*", "dockerfile", "dockerfile.*", "*.dockerfile", "containerfile*", "docker-compose*", "compose.y*ml",
     "docker-bake.*", "vagrantfile", "tiltfile", "skaffold.y*ml", "earthfile", "fastfile", "podfile*",
     "package.json", "package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml", "pnpm-workspace.yaml",
     "bun.lock*", "bunfig.toml", "deno.json*", "deno.lock", "binding.gyp", "lerna.json", "nx.json", "turbo.json",

@@ -16,6 +16,7 @@ from selfloop.agent.tools import edits, syntax
 from selfloop.agent.tools.text import EDITABLE_BYTES, TextFile, read_text
 from selfloop.agent.tools.tool import Call, Observation, Params, Tool, Workbench, refused
 from selfloop.errors import PathRefused
+from selfloop.sandbox.paths import Door
 from selfloop.storage.secrets import PLACEHOLDER, replace_spans, secret_spans
 
 LISTED_PATHS = 300
@@ -176,6 +177,8 @@ def _not_to_write(path: str) -> str | None:
 
 
 async def _create(bench: Workbench, path: str, content: str) -> Observation:
+    # What the user has there may be left out of the agent's copy: a pipe, a file with a second name elsewhere.
+    await asyncio.to_thread(Door(bench.workspace).require_plain, path)
     file = TextFile(content)
     await asyncio.to_thread(bench.door.write_bytes, path, file.with_text(content))
     fault = await asyncio.to_thread(syntax.fault_in, path, content)
