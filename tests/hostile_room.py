@@ -39,7 +39,6 @@ class Done:
     """What the model was told, by call."""
     failed: dict[str, bool]
     """Whether the client was told that it failed, by call."""
-    stop: str
 
 
 @define
@@ -54,7 +53,9 @@ class Attack:
         """Make a session."""
         return (await self.client.request("selfloop/session/new", {}))["sessionId"]
 
-    async def turn(self, *replies: Sequence[Call], session: str | None = None, timeout: float = 60) -> Done:
+    async def turn(
+        self, *replies: Sequence[Call], session: str | None = None, timeout: float = 60, stop: str = "end_turn"
+    ) -> Done:
         """Run a turn in which the model makes these calls, one list for each of its replies."""
         session = session or await self.session()
         count = self.idles[session] = self.idles.get(session, 0) + 1
@@ -68,7 +69,9 @@ class Attack:
         messages = self.model.requests[-1].messages if self.model.requests else []
         said = {one["tool_call_id"]: one["content"] for one in messages if one["role"] == "tool"}
         states = {one["toolCallId"]: one["status"] for one in self.client.of_type("toolCall", session)}
-        return Done(said, {name: state == "failed" for name, state in states.items()}, idle["stopReason"])
+        notices = [one["text"] for one in self.client.of_type("notice")]
+        assert idle["stopReason"] == stop, (idle, notices, self.model.overrun)
+        return Done(said, {name: state == "failed" for name, state in states.items()})
 
     async def gate(self, session: str | None = None) -> dict[str, Any] | None:
         """Return the open changes gate (of a session) as read, None where there is none."""

@@ -93,9 +93,9 @@ class Workspace:
 
     async def close(self) -> None:
         """Stop every turn where it can be taken up again, and close the files."""
+        await self.gates.close()  # First: a wait that is cut off from now on leaves its gate open.
         for conversation in self._conversations.values():
             await conversation.close()
-        await self.gates.close()
         if self._workshop is not None:
             await self._workshop.close()
         for journal in self._journals.values():

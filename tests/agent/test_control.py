@@ -313,3 +313,25 @@ async def test_a_change_that_was_rejected_before_is_not_proposed_again_and_the_u
     await chat.gates.resolve(gate.gate_id, "reject", digest=record.digest, editor=NoEditor())
     await chat.ask("Do it all the same.")
     assert chat.gates.list("open") == [] and "rejected before" in chat.notices()[-1]
+
+
+async def test_an_approval_does_not_prolong_a_turn_that_is_done(chat: Any) -> None:
+    hold = Hold()
+    chat.server.extend(
+        tools(call("write_file", path="new.txt", content="one\n")),
+        text("Done."),
+        text("CONTINUE"),
+        raw(hold, *text("An answer.").pieces),
+        text("CONTINUE"),
+        text("ok"),
+    )
+    await chat.ask("Go.")
+    chat.say("A question.")
+    await asyncio.to_thread(chat.server.wait, 4)
+    (gate,) = chat.gates.list("open")
+    record = (await chat.gates.read(gate.gate_id, NoEditor())).gate
+    await chat.gates.resolve(gate.gate_id, "approve", digest=record.digest, editor=NoEditor())
+    hold.event.set()
+    assert (await chat.idle()).stop_reason == "end_turn" and len(chat.server.requests) == 4
+    await chat.ask("And?")
+    assert "approved your changes to new.txt" in chat.server.requests[-1].messages[-1]["content"]

@@ -115,16 +115,25 @@ async def test_a_range_is_replaced(chat: Any, workspace: Path) -> None:
 
 
 async def test_an_edit_that_breaks_the_syntax_is_refused_and_says_that_nothing_changed(chat: Any) -> None:
-    edit, whole, new = await use(
+    edit, part = await use(
         chat,
         call("edit_file", path="greet.py", old="def greet(name):", new="def greet(name:"),
+        call("write_file", path="greet.py", content="(", start=0, end=3),
+    )
+    assert "break the syntax" in edit and "the file is as it was" in edit
+    assert "break the syntax" in part
+    assert await chat.conversation.changes() == []
+
+
+async def test_a_whole_file_is_written_as_it_was_meant_and_a_fault_in_it_is_told(chat: Any) -> None:
+    whole, new = await use(
+        chat,
         call("write_file", path="greet.py", content="def (\n"),
         call("write_file", path="new.py", content="def (\n"),
     )
-    assert "break the syntax" in edit and "the file is as it was" in edit
-    assert "break the syntax" in whole
+    assert "Wrote greet.py" in whole and "no longer parses" in whole
     assert "Created new.py" in new and "does not parse" in new
-    assert [change.path for change in await chat.conversation.changes()] == ["new.py"]
+    assert sorted(change.path for change in await chat.conversation.changes()) == ["greet.py", "new.py"]
 
 
 async def test_a_failed_edit_shows_the_real_text_inside_the_fence(chat: Any) -> None:

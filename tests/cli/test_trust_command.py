@@ -70,3 +70,19 @@ def test_a_module_in_the_current_folder_is_not_imported(workspace: Path) -> None
     executable = Path(sys.executable).with_name("selfloop")
     subprocess.run([executable, "status"], cwd=workspace, capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
     assert not (workspace / "imported").exists()
+
+
+def test_a_hostile_folder_name_does_nothing_to_the_terminal(workspace: Path) -> None:
+    folder = workspace / "a\x1b[2J\u202eb"
+    folder.mkdir()
+    done = selfloop("trust", folder)
+    assert done.returncode == 0
+    assert "a‹U+001B›[2J‹U+202E›b is trusted" in done.stdout
+    assert "\x1b" not in selfloop("chat", workspace / "b\x1b[2J").stderr
+
+
+def test_closed_streams_are_no_reason_to_fail(workspace: Path) -> None:
+    selfloop("trust", workspace)
+    command = f"{sys.executable} -P -m selfloop chat <&- >&-"
+    done = subprocess.run(command, shell=True, cwd=workspace, stderr=subprocess.PIPE, text=True, timeout=60)  # noqa: S602
+    assert (done.returncode, done.stderr) == (0, "")

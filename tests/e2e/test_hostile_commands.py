@@ -77,7 +77,6 @@ async def test_without_a_jail_every_hostile_command_is_asked_about_and_does_not_
             [hostile("shell", case["id"], command=case["cmd"], timeout_seconds=5) for case in CASES], timeout=100
         )
     assert (await client.request("selfloop/status", {}))["isolation"] == "changes"
-    assert done.stop == "end_turn"
     commands = {gate["subject"]["command"] for gate in asked}
     for case in CASES:
         if case["expect"] == "auto-ok":
@@ -186,7 +185,6 @@ async def test_in_the_jail_no_command_reads_writes_or_reaches_anything_outside(
         done = await attack.turn(calls, timeout=110)
         assert (await client.request("selfloop/status", {}))["isolation"] == "process"
         assert not touched(link)
-    assert done.stop == "end_turn"
     assert not [g for g in client.of_type("gate") if g["gate"]["subject"]["type"] == "command"], (
         "the jail is the permission"
     )

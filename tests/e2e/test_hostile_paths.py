@@ -60,7 +60,7 @@ async def test_no_path_reads_or_lists_anything_outside(attack: Attack, tree: Pat
     assert TOKEN not in attack.heard() and "root:x:" not in attack.heard()
     assert world(tree) == before, "reading changes nothing"
     for done in (reads, lists, finds, ranges):
-        assert done.stop == "end_turn" and not_plain(done) == []
+        assert not_plain(done) == []
         assert len(done.said) == len(CASES)
     for case in cases(tree):
         refused, said = reads.failed[case["id"]], reads.said[case["id"]]
@@ -80,7 +80,7 @@ async def test_no_path_writes_anything_outside_or_without_a_gate(attack: Attack,
         [hostile("write_file", case["id"], path=case["path"], content=TEXT) for case in cases(tree)],
         session=session,
     )
-    assert done.stop == "end_turn" and not_plain(done) == [] and len(done.said) == len(CASES)
+    assert not_plain(done) == [] and len(done.said) == len(CASES)
     assert world(tree) == before, "nothing is written before the click"
     read = await attack.gate(session)
     assert read is not None
@@ -120,7 +120,7 @@ async def test_no_path_edits_or_deletes_anything_outside(attack: Attack, tree: P
     assert world(tree) == before
     assert TOKEN not in attack.heard()
     for done in (edits, deletes):
-        assert done.stop == "end_turn" and not_plain(done) == [] and len(done.said) == len(CASES)
+        assert not_plain(done) == [] and len(done.said) == len(CASES)
         for case in cases(tree):
             if case["expect"] == "deny":
                 assert done.failed[case["id"]], (case, done.said[case["id"]])
@@ -171,7 +171,6 @@ async def test_no_path_in_a_shell_command_leaves_the_workspace(attack: Attack, t
     assert TOKEN not in attack.heard()
     assert "root:x:0:0:root:/root" not in attack.outputs(), "the machine's accounts are not the jail's"
     assert world(tree) == before, "a command changes the worktree alone"
-    assert first.stop == second.stop == "end_turn"
     read = await attack.gate(session)
     assert read is not None
     assert {"high"} in risks(read).values(), "what commands wrote under protected names is of high risk"

@@ -163,7 +163,7 @@ def repository(workspace: Path, trap: Trap) -> Path:
     """The small repository, turned hostile after its first commit."""
     (workspace / "greet.py").write_text("def greet(name):\n    return 'Hello ' + name\n")
     (workspace / ".gitattributes").write_text(
-        "* filter=evil diff=evil merge=evil\n*.md filter=long ident\n*.bin filter=lfs diff=lfs -text\n*.py eol=crlf text\n"
+        "* filter=evil diff=evil merge=evil\n*.md filter=long ident\n*.bin filter=lfs -text\n*.py eol=crlf text\n"
     )
     (workspace / ".gitmodules").write_text(
         f'[submodule "module"]\n\tpath = module\n\turl = ext::{trap.program("gitmodules")}\n'
@@ -233,7 +233,7 @@ async def test_nothing_that_a_repository_names_is_run(
             ],
             session=session,
         )
-    assert done.stop == "end_turn" and not any(done.failed[name] for name in ("read", "edit", "new", "bin", "search"))
+    assert not any(done.failed[name] for name in ("read", "edit", "new", "bin", "search"))
     assert len(asked) == (len(LOOKS) if isolation == "changes" else 0)
     assert RAN not in attack.outputs(), "not even inside the jail"
     await client.request("selfloop/changes/read", {"sessionId": session})
@@ -294,7 +294,7 @@ async def test_a_git_file_that_names_another_repository_is_not_believed(
             hostile("write_file", "new", path="b.txt", content="b\n"),
         ]
     )
-    assert done.stop == "end_turn" and "of-another-project" not in attack.heard()
+    assert "of-another-project" not in attack.heard()
     assert (await attack.approve())["conflicts"] == []
     assert (folder / "b.txt").read_text() == "b\n"
     assert {path: path.read_bytes() for path in private.rglob("*") if path.is_file()} == before
@@ -316,4 +316,4 @@ async def test_alternates_do_not_lend_the_agent_another_repository(
     done = await attack.turn(
         [hostile("shell", "log", command=f"git log -p; git show {commit}:plans.txt; git cat-file -p {commit}")]
     )
-    assert done.stop == "end_turn" and "of-another-project" not in attack.heard()
+    assert "of-another-project" not in attack.heard()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from repositories import git, make_repository, write
+from repositories import make_repository, write
 from selfloop.errors import SandboxError
 from selfloop.sandbox import jail
 from selfloop.sandbox.isolation import Isolation, probe
@@ -99,7 +99,7 @@ async def test_the_environment_holds_nothing_of_the_servers(
     monkeypatch.setenv("OPENROUTER_API_KEY", "sk-very-secret")
     monkeypatch.setenv("BASH_ENV", "/tmp/evil")
     everything = "env; cat /proc/self/environ /proc/1/environ /proc/$PPID/environ 2>/dev/null"
-    result = await run(f"{everything} | tr '\0' '\n'", isolation)
+    result = await run(f"{everything} | tr '\\0' '\\n'", isolation)
     if isolation.level == "process":
         assert "sk-very-secret" not in result.output
     assert "sk-very-secret" not in (await run("env", isolation)).output
@@ -352,56 +352,3 @@ async def test_without_any_isolation_nothing_runs(run: Run) -> None:
         await run("true", Isolation("none", "There is no git."))
     with pytest.raises(SandboxError, match="NUL"):
         await run("true\0", CHANGES)
-
-
-async def test_the_probe_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from selfloop.config import Settings
-    from selfloop.sandbox.git import find_program
-
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    monkeypatch.setenv("PATH", str(tools))
-    try:
-        find_program.cache_clear()
-        assert (await probe()).level == "none"
-        (tools / "git").symlink_to(shutil.which("git", path="/usr/bin:/bin:/usr/local/bin") or "/usr/bin/git")
-        find_program.cache_clear()
-        found = await probe()
-        assert found.level == "changes" and "not installed" in found.detail
-        # A jail that jails nothing is seen through.
-        loose = 'while [ "$1" != -- ]; do [ "$1" = --bind ] && cd "$2"; shift; done; shift; exec "$@"'
-        (tools / "bwrap").write_text(f"#!/bin/sh\n{loose}\n")
-        (tools / "bwrap").chmod(0o755)
-        find_program.cache_clear()
-        found = await probe()
-        assert found.level == "changes" and "read" in found.detail and "write" in found.detail and "tcp" in found.detail
-        # One that cannot be started, too.
-        (tools / "bwrap").write_text("#!/bin/sh\necho 'bwrap: No permissions to create a new namespace' >&2\nexit 1\n")
-        find_program.cache_clear()
-        found = await probe()
-        assert found.level == "changes" and "No permissions" in found.detail
-        assert (await probe(Settings(isolation="changes"))).level == "changes"
-    finally:
-        monkeypatch.undo()
-        find_program.cache_clear()
-
-
-@needs_jail
-def test_the_probe_is_honest_where_namespaces_are_forbidden() -> None:
-    script = "import asyncio; from selfloop.sandbox.isolation import probe; print(asyncio.run(probe()))"
-    outer = ["bwrap", "--dev-bind", "/", "/", "--unshare-user", "--disable-userns", "--cap-drop", "ALL", "--"]
-    done = subprocess.run([*outer, sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert "level='changes'" in done.stdout, done.stdout + done.stderr
-    assert "does not hold" in done.stdout
-
-
-@needs_jail
-def test_the_jail_holds_inside_another(tmp_path: Path) -> None:
-    script = "import asyncio; from selfloop.sandbox.isolation import probe; print(asyncio.run(probe()))"
-    outer = ["bwrap", "--dev-bind", "/", "/", "--unshare-all", "--proc", "/proc", "--"]
-    done = subprocess.run([*outer, sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert "level='process'" in done.stdout, done.stdout + done.stderr
-
-
-def test_git_of_this_machine_is_used(ws: Path) -> None:
-    assert git(ws, "log", "--format=%s").strip() == "first"

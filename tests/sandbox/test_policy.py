@@ -82,8 +82,9 @@ def test_a_link_that_leads_outside_is_not_read_unasked(tmp_path: Path) -> None:
         assert not classify(command, ws).auto
 
 
-SIGNS = """-o -exec -- - ' " \\ $(touch M) `touch M` ; && || | & > < M touch { } * ~ -e -v $X # ! [ ] -name = M=1 .. /M -oM"""
-WORDS = st.sampled_from([*PROGRAMS, *SIGNS.split(" "), "a", "'a b'", '"x y"', "\n", "--output=M"])
+SIGNS = """-o -exec -- - ' " \\ $(touch M) `touch M` ; && || | & > < M touch { } * ~
+    -e -v $X # ! [ ] -name = M=1 .. /M -oM"""
+WORDS = st.sampled_from([*PROGRAMS, *SIGNS.split(), "a", "'a b'", '"x y"', "\n", "--output=M"])
 
 
 @settings(max_examples=400, deadline=None)

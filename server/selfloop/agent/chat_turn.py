@@ -183,6 +183,9 @@ class ChatTurn:
     async def _judge(self, start: Input) -> None:
         """Find out whether a new task begins, and make its folder."""
         desk, number = self.desk, self.desk.state.task
+        if number and not self._words_of(number):
+            # The task was begun by these very words, and the worker died before the turn did.
+            return
         if number:
             verdict, reply = await judge(
                 start.text,
@@ -236,11 +239,15 @@ class ChatTurn:
             },
         )
 
+    def _words_of(self, task: int) -> list[str]:
+        """Return what the user has said in a task, as far as the model has been shown it."""
+        history = self.desk.state.history
+        pins = history.pins(len(history.entries))
+        return [pin.text for pin in pins if pin.task == task and pin.label == "The user"]
+
     def _task_so_far(self, task: int) -> list[str]:
         """Return how the task began: what is told piece by piece is carried out worse than what is told at once."""
-        entries = self.desk.state.history
-        pins = entries.pins(len(entries.entries))
-        said = [pin.text for pin in pins if pin.task == task and pin.label == "The user"]
+        said = self._words_of(task)
         if not said:
             return []
         brief = " ".join(said[0].split())
@@ -315,7 +322,9 @@ class ChatTurn:
         await desk.take_back()
         said = [one for one in desk.state.waiting.values() if one.delivery == "steer" and one.turn_id == self.id]
         told = list(desk.state.tell)
-        if not said and not told:
+        done = desk.state.history.entries[-1].kind == "reply"
+        if not said and (done or not told):
+            # A decision alone does not prolong a turn that is done; the next one begins with it.
             return
         task = desk.state.task
         parts = [one.text for one in told]
@@ -361,9 +370,7 @@ class ChatTurn:
         desk = self.desk
         await desk.take_back()
         await desk.place.sync(await desk.overlay())
-        words = [
-            pin.text for pin in desk.state.history.pins(len(desk.state.history.entries)) if pin.label == "The user"
-        ]
+        words = self._words_of(desk.state.task)
         ran = self.bench.ran if self.bench is not None else ()
         outputs = self.bench.outputs if self.bench is not None else desk.parts.outputs
         if not desk.place.is_open:

@@ -140,8 +140,11 @@ class Conversation:
         if self._turn is None:
             return
         if not self._turn.done():
-            self.desk.record("cancel", {"turn_id": self._turn_id}, durable=True)
-            self._turn.cancel()
+            turn = self._turn
+            with contextlib.suppress(StoreError):
+                # A full disk is no reason to go on with what the user has ended.
+                self.desk.record("cancel", {"turn_id": self._turn_id}, durable=True)
+            turn.cancel()
         await self._settled.wait()
 
     def resume(self, snapshot_now: SnapshotNow | None = None) -> None:

@@ -71,7 +71,7 @@ _RECALLED_MESSAGES = 6
 
 def run(folder: Path, session_id: str | None) -> int:
     """Hold a conversation until the user leaves, and return the exit code."""
-    live = sys.stdin.isatty() and sys.stdout.isatty()
+    live = all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
     if folder.is_dir() and not system.is_trusted(folder):
         _offer_trust(folder, ask=live)
     return asyncio.run(_talk(folder, session_id, live=live))

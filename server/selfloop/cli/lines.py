@@ -6,6 +6,7 @@ import asyncio
 import codecs
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
@@ -62,6 +63,8 @@ class Pipe:
 
 
 def _read_some() -> bytes:
+    if sys.stdin is None:  # It was closed from the start, and its number may be something else's by now.
+        return b""
     try:
         return os.read(0, 65536)
     except OSError:

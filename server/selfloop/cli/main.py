@@ -40,7 +40,8 @@ class _Terminal(click.Group):
 
     def main(self, *args: Any, **more: Any) -> Any:
         for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+            if hasattr(stream, "reconfigure"):  # A closed stream is None.
+                stream.reconfigure(errors="backslashreplace")
         return super().main(*args, **more)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -195,7 +196,7 @@ def gate_reject(**choice: Any) -> None:
 def _decide(kind: Any, *, gate_id: str | None, yes: bool, folder: Path, **choice: Any) -> NoReturn:
     from selfloop.cli import gates
 
-    ask = sys.stdin.isatty() and not yes and choice["digest"] is None
+    ask = sys.stdin is not None and sys.stdin.isatty() and not yes and choice["digest"] is None
     _serve(folder, lambda client: gates.decide(client, gate_id, kind, ask=ask, **choice))
 
 

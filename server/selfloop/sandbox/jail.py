@@ -92,7 +92,10 @@ async def run(
         argv, environment = await _jailed(command, worktree, workspace, isolation, network, toolchains)
         folder = None
     elif isolation.level == "changes":
-        argv, environment = await asyncio.to_thread(_plain, command, workspace, worktree.folder, toolchains)
+        try:
+            argv, environment = await asyncio.to_thread(_plain, command, workspace, worktree.folder, toolchains)
+        except OSError as error:
+            raise SandboxError(f"The command could not be prepared ({error.strerror}), so it was not run.") from error
         folder = worktree.path
     else:
         raise SandboxError(f"No command runs here ({isolation.detail})")
@@ -146,7 +149,10 @@ async def _jailed(
             network=network,
         )
 
-    ready = await asyncio.to_thread(plan)
+    try:
+        ready = await asyncio.to_thread(plan)
+    except OSError as error:
+        raise SandboxError(f"The jail could not be prepared ({error.strerror}), so the command was not run.") from error
     arguments = jail_arguments(ready)
     for name, value in jail_environment(ready).items():
         arguments += ["--setenv", name, value]

@@ -4,6 +4,8 @@ Invariant: no git program ever runs on it, nothing is written to it, and nothing
 `.git` file counts only if the folder that it names says in turn that it belongs to this work tree.
 """
 
+# ruff: noqa: PTH110, PTH112, PTH113, PTH114 - pathlib raises where a folder may not be entered; these answer "no".
+
 from __future__ import annotations
 
 import os
@@ -42,7 +44,7 @@ class Origin:
         if self.common_dir is None:
             return None
         folder = self.common_dir / "objects"
-        return folder if folder.is_dir() and not folder.is_symlink() else None
+        return folder if os.path.isdir(folder) and not os.path.islink(folder) else None
 
     @property
     def object_format(self) -> str:
@@ -75,9 +77,9 @@ def find_origin(workspace: Path) -> Origin:
     Raises:
         SandboxError: the workspace is no folder, or is itself a repository's inside.
     """
-    if not workspace.is_dir():
+    if not os.path.isdir(workspace):
         raise SandboxError(f"{workspace} is no folder, so no sandbox was opened; open a folder and try again.")
-    if ".git" in workspace.parts or (_is_repository(workspace) and not (workspace / ".git").exists()):
+    if ".git" in workspace.parts or (_is_repository(workspace) and not os.path.exists(workspace / ".git")):
         raise SandboxError(
             f"{workspace} is the inside of a git repository (a bare one has no files to work on), so no sandbox was "
             "opened; open a folder with the files checked out."
@@ -114,9 +116,9 @@ def user_configuration_files() -> list[Path]:
 
 def _judge(top: Path, dot_git: Path) -> Origin:
     none = Origin(top, None, None)
-    if dot_git.is_symlink():
+    if os.path.islink(dot_git):
         return _unbelieved(none, "is a symbolic link")
-    if dot_git.is_dir():
+    if os.path.isdir(dot_git):
         if not _is_repository(dot_git):
             return none
         return Origin(top, dot_git, dot_git)
@@ -145,7 +147,7 @@ def _unbelieved(origin: Origin, why: str) -> Origin:
 
 
 def _is_repository(folder: Path) -> bool:
-    return (folder / "HEAD").is_file() and (folder / "objects").is_dir() and (folder / "refs").is_dir()
+    return os.path.isfile(folder / "HEAD") and os.path.isdir(folder / "objects") and os.path.isdir(folder / "refs")
 
 
 def _names_work_tree(git_dir: Path, top: Path) -> bool:

@@ -4,6 +4,8 @@ Invariant: the repository decides nothing here. A link in its `.venv` is followe
 Python stands, which no repository can make outside itself; a folder that holds the user's home is never shown.
 """
 
+# ruff: noqa: PTH110, PTH112, PTH113, PTH114 - pathlib raises where a folder may not be entered; these answer "no".
+
 from __future__ import annotations
 
 import os
@@ -46,18 +48,18 @@ def find_toolchains(workspace: Path, listed: Iterable[str] = ()) -> Toolchain:
     path: list[str] = []
     for name in ENVIRONMENTS:
         programs = workspace / name / "bin"
-        if (workspace / name / "pyvenv.cfg").is_file() and programs.is_dir():
+        if os.path.isfile(workspace / name / "pyvenv.cfg") and os.path.isdir(programs):
             path.append(str(programs))
             _follow(programs / "python", workspace, folders, links)
     modules = workspace / "node_modules" / ".bin"
-    if modules.is_dir():
+    if os.path.isdir(modules):
         path.append(str(modules))
     for entry in listed:
         folder = Path(entry).expanduser()
         real = Path(os.path.realpath(folder))
-        if folder.is_absolute() and real.is_dir() and not _holds_home(real):
+        if folder.is_absolute() and os.path.isdir(real) and not _holds_home(real):
             folders[folder] = real
-            path += [str(inner) for inner in (folder / "bin", folder) if inner.is_dir()][:1]
+            path += [str(inner) for inner in (folder / "bin", folder) if os.path.isdir(inner)][:1]
     for entry in absolute_path_entries():
         prefix = Path(entry).parent
         real = Path(os.path.realpath(prefix))
@@ -81,13 +83,13 @@ def find_dependencies(workspace: Path, worktree: Path) -> list[str]:
         relative = folder.relative_to(worktree)
         for name in DEPENDENCIES if folder == worktree else _NESTED:
             source, target = workspace / relative / name, folder / name
-            if source.is_symlink() or target.is_symlink() or not source.is_dir():
+            if os.path.islink(source) or os.path.islink(target) or not os.path.isdir(source):
                 continue
             if os.path.realpath(source) != str(Path(os.path.realpath(workspace)) / relative / name):
                 continue  # Some folder above it is a link.
-            if target.is_dir() and any(target.iterdir()):
+            if os.path.isdir(target) and any(target.iterdir()):
                 continue  # git tracks it, or the agent has made its own.
-            if not target.exists() or target.is_dir():
+            if not os.path.exists(target) or os.path.isdir(target):
                 found.append((relative / name).as_posix())
     return found
 
@@ -123,7 +125,7 @@ def _follow(program: Path, workspace: Path, folders: dict[Path, Path], links: di
         real = Path(os.path.realpath(prefix))
         if _is_python(real) and not _of_system(real) and not _within(real, workspace):
             folders[prefix] = folders[real] = real
-        if not here.is_symlink():
+        if not os.path.islink(here):
             return
         target = str(here.readlink())
         if not _within(here, workspace) and not _of_system(here):
@@ -133,13 +135,17 @@ def _follow(program: Path, workspace: Path, folders: dict[Path, Path], links: di
 
 def _is_python(prefix: Path) -> bool:
     """Tell whether a folder is an installation of Python, and not just something that has a `bin`."""
-    if _holds_home(prefix) or not (prefix / "bin").is_dir():
+    if _holds_home(prefix) or not os.path.isdir(prefix / "bin"):
         return False
-    return any((library / "os.py").is_file() for library in prefix.glob("lib/python3.*"))
+    return any(os.path.isfile(library / "os.py") for library in prefix.glob("lib/python3.*"))
 
 
 def _is_node(prefix: Path) -> bool:
-    return not _holds_home(prefix) and (prefix / "bin" / "node").is_file() and (prefix / "lib/node_modules").is_dir()
+    return (
+        not _holds_home(prefix)
+        and os.path.isfile(prefix / "bin" / "node")
+        and os.path.isdir(prefix / "lib/node_modules")
+    )
 
 
 def _holds_home(folder: Path) -> bool:

@@ -197,7 +197,7 @@ async def _overwrite(bench: Workbench, path: str, content: str) -> Observation:
     said = f"Wrote {path}, {len(after)} characters"
     if before.crlf and after != content:
         said += "; its lines end with CRLF as before"
-    return await _replace(bench, path, before, after, said)
+    return await _replace(bench, path, before, after, said, whole=True)
 
 
 def _hides_a_secret(before: str, after: str) -> bool:
@@ -205,8 +205,10 @@ def _hides_a_secret(before: str, after: str) -> bool:
     return after.count(PLACEHOLDER) > before.count(PLACEHOLDER)
 
 
-async def _replace(bench: Workbench, path: str, before: TextFile, after: str, said: str) -> Observation:
-    """Write a file's new text, unless that breaks what parsed before."""
+async def _replace(
+    bench: Workbench, path: str, before: TextFile, after: str, said: str, *, whole: bool = False
+) -> Observation:
+    """Write a file's new text, unless a change of a part of it breaks what parsed before; who writes it whole is told."""
     if after == before.text:
         return Observation(f"{path} already has exactly this text, so nothing was changed.")
     if _hides_a_secret(before.text, after):
@@ -215,13 +217,14 @@ async def _replace(bench: Workbench, path: str, before: TextFile, after: str, sa
             f"nothing was changed. Use edit_file on the other lines of {path}."
         )
     fault = await asyncio.to_thread(syntax.breaks, path, before.text, after)
-    if fault is not None:
+    if fault is not None and not whole:
         return refused(
             f"This would break the syntax of {path} ({fault}), so nothing was changed: the file is as it was. "
             "Send a change after which the file parses."
         )
     await asyncio.to_thread(bench.door.write_bytes, path, before.with_text(after))
-    return Observation(f"{said}.", changed=True)
+    warning = f" It no longer parses ({fault}): mend it." if fault else ""
+    return Observation(f"{said}.{warning}", changed=True)
 
 
 def _tree(bench: Workbench, path: str) -> tuple[list[str], bool]:

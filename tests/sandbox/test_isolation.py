@@ -1,0 +1,62 @@
+"""What the probe reports is what a canary found, on every kind of machine."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from selfloop.config import Settings
+from selfloop.sandbox.git import find_program
+from selfloop.sandbox.isolation import probe
+
+needs_jail = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+
+
+async def test_the_probe_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    monkeypatch.setenv("PATH", str(tools))
+    try:
+        find_program.cache_clear()
+        assert (await probe()).level == "none"
+        (tools / "git").symlink_to(shutil.which("git", path="/usr/bin:/bin:/usr/local/bin") or "/usr/bin/git")
+        find_program.cache_clear()
+        found = await probe()
+        assert found.level == "changes" and "not installed" in found.detail
+        # A jail that jails nothing is seen through.
+        loose = 'while [ "$1" != -- ]; do [ "$1" = --bind ] && cd "$2"; shift; done; shift; exec "$@"'
+        (tools / "bwrap").write_text(f"#!/bin/sh\n{loose}\n")
+        (tools / "bwrap").chmod(0o755)
+        find_program.cache_clear()
+        found = await probe()
+        assert found.level == "changes" and "read" in found.detail and "write" in found.detail and "tcp" in found.detail
+        # One that cannot be started, too.
+        (tools / "bwrap").write_text("#!/bin/sh\necho 'bwrap: No permissions to create a new namespace' >&2\nexit 1\n")
+        find_program.cache_clear()
+        found = await probe()
+        assert found.level == "changes" and "No permissions" in found.detail
+        assert (await probe(Settings(isolation="changes"))).level == "changes"
+    finally:
+        monkeypatch.undo()
+        find_program.cache_clear()
+
+
+@needs_jail
+def test_the_probe_is_honest_where_namespaces_are_forbidden() -> None:
+    script = "import asyncio; from selfloop.sandbox.isolation import probe; print(asyncio.run(probe()))"
+    outer = ["bwrap", "--dev-bind", "/", "/", "--unshare-user", "--disable-userns", "--cap-drop", "ALL", "--"]
+    done = subprocess.run([*outer, sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "level='changes'" in done.stdout, done.stdout + done.stderr
+    assert "does not hold" in done.stdout
+
+
+@needs_jail
+def test_the_jail_holds_inside_another(tmp_path: Path) -> None:
+    script = "import asyncio; from selfloop.sandbox.isolation import probe; print(asyncio.run(probe()))"
+    outer = ["bwrap", "--dev-bind", "/", "/", "--unshare-all", "--proc", "/proc", "--"]
+    done = subprocess.run([*outer, sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "level='process'" in done.stdout, done.stdout + done.stderr
