@@ -109,7 +109,7 @@ class LspClient:
                 "processId": os.getpid(),
                 "clientInfo": {"name": "test"},
                 "rootUri": to_uri(folders[0]) if folders else None,
-                "workspaceFolders": [{"uri": to_uri(folder), "name": folder.name} for folder in folders] or None,
+                "workspaceFolders": [{"uri": to_uri(folder), "name": "folder"} for folder in folders] or None,
                 "capabilities": CAPABILITIES,
                 "initializationOptions": options,
                 **more,
@@ -367,7 +367,7 @@ def apply_edits(text: str, edits: list[tuple[dict[str, Any], str]]) -> str:
 
 def to_uri(path: Path) -> str:
     """Return the URI of a path."""
-    return "file://" + quote(str(path), safe="/-._~")
+    return "file://" + quote(os.fsencode(path), safe="/-._~")
 
 
 def to_path(uri: str) -> Path:

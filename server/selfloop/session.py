@@ -12,6 +12,7 @@ crash is taken up by `activate`, once the workspace is trusted.
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -211,7 +212,7 @@ class Workspace:
 
     def uri(self, path: str) -> str:
         """Return the URI of a path relative to the workspace."""
-        return f"{self.root_uri}/{quote(path, safe='/-._~')}"
+        return f"{self.root_uri}/{quote(os.fsencode(path), safe='/-._~')}"
 
     def redact(self, text: str) -> str:
         """Return the text without secrets."""

@@ -6,6 +6,7 @@ It is a module of its own because it is heavy to import: the worker does so only
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +25,8 @@ from selfloop.storage.journal import UpdateJournal
 from selfloop.storage.memory import Memory
 from selfloop.storage.sessions import SessionRecord, Sessions
 from selfloop.updates import MessageChunk, Update
+
+logger = logging.getLogger(__name__)
 
 
 class Premises(Protocol):
@@ -72,7 +75,7 @@ class Workshop:
         try:
             await self.pool()
         except SelfloopError as error:
-            self._premises.notice("warning", error.message)
+            logger.warning("%s: %s", self._premises.path, error.message)  # The first prompt will say it to the user.
 
     async def isolation(self) -> Isolation:
         """Return what the canary found, once for the life of the worker."""

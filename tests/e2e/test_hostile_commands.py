@@ -158,7 +158,7 @@ async def test_in_the_jail_no_command_reads_writes_or_reaches_anything_outside(
             f"ls -la {around} {home} / /root /home; find / -name secret -o -name id_rsa 2>/dev/null",
             f"grep -rs {TOKEN[:9]} /proc/*/environ /proc/*/cmdline; cat /proc/1/environ | tr '\\0' '\\n'; env",
             f"echo pwned > ../pwned; echo pwned > {home}/pwned; touch /etc/pwned /usr/pwned /pwned",
-            f"mkdir -p {around}/x; rm -rf {around} {home}",
+            f"mkdir -p {around}/x; rm -rf {around}/secret {home}",
             f"ln -s {around} out; cat out/secret; echo pwned > out/pwned; rm -rf out/",
             f"exec 3<>/dev/tcp/127.0.0.1/{port} && echo honey >&3",
             f"curl -s -m 2 http://127.0.0.1:{port}/; wget -q -T 2 -t 1 -O- http://localhost:{port}/",
@@ -182,7 +182,7 @@ async def test_in_the_jail_no_command_reads_writes_or_reaches_anything_outside(
             hostile("shell", case["id"], command=case["cmd"], timeout_seconds=1 if case["id"] in SLOW else 8)
             for case in CASES
         ]
-        done = await attack.turn(calls, timeout=110)
+        await attack.turn(calls, timeout=100)
         assert (await client.request("selfloop/status", {}))["isolation"] == "process"
         assert not touched(link)
     assert not [g for g in client.of_type("gate") if g["gate"]["subject"]["type"] == "command"], (

@@ -155,13 +155,13 @@ async def test_no_path_in_a_shell_command_leaves_the_workspace(attack: Attack, t
         "mv -f -- PATH moved",
         "rm -rf -- PATH",
     )
-    first = await attack.turn(
+    await attack.turn(
         [hostile("shell", case["id"], command=commands(case["path"], *reading), timeout_seconds=10) for case in chosen]
     )
     session = await attack.session()
     # What removes the tree's root or the way to it is last, so that the others still have something to break.
     ordered = sorted(chosen, key=lambda case: case["path"] in (".", "..", "/", "src", "l_parent"))
-    second = await attack.turn(
+    await attack.turn(
         [
             hostile("shell", case["id"], command=commands(case["path"], *writing), timeout_seconds=10)
             for case in ordered

@@ -281,13 +281,13 @@ async def test_a_git_file_that_names_another_repository_is_not_believed(
     (private / "plans.txt").write_text("private-plans-of-another-project\n")
     git(private, "add", ".")
     git(private, "commit", "-qm", "private-subject-of-another-project")
-    folder = tmp_path / "project"
+    folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "a.txt").write_text("a\n")
     (folder / ".git").write_text(f"gitdir: {private}/.git\n")
     before = {path: path.read_bytes() for path in private.rglob("*") if path.is_file()}
     attack = Attack(await start(folder), model)
-    done = await attack.turn(
+    await attack.turn(
         [
             hostile("shell", "log", command="git log -p; git show HEAD:plans.txt; git status; cat .git/HEAD"),
             hostile("list_files", "list"),
@@ -313,7 +313,7 @@ async def test_alternates_do_not_lend_the_agent_another_repository(
     (workspace / ".git" / "objects" / "info" / "alternates").write_text(f"{private}/.git/objects\n")
     (workspace / ".git" / "refs" / "heads" / "main").write_text(commit + "\n")
     attack = Attack(await start(), model)
-    done = await attack.turn(
+    await attack.turn(
         [hostile("shell", "log", command=f"git log -p; git show {commit}:plans.txt; git cat-file -p {commit}")]
     )
     assert "of-another-project" not in attack.heard()

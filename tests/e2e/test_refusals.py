@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import Starter, git
+from conftest import GREETING, Starter, git
 from lsp_client import LspClient, RpcError, to_uri
 from model_server import ModelServer, call, text, tools
 
@@ -236,4 +237,15 @@ async def test_every_shape_of_folder_can_be_worked_in(
     answer = {"gateId": read["gate"]["gateId"], "optionId": "approve", "digest": read["gate"]["digest"]}
     result = await client.request("selfloop/gate/resolve", answer)
     assert result["applied"] == [to_uri(folder / "greet.py")]
+    assert "f'Hello {name}'" in (folder / "greet.py").read_text()
+
+
+async def test_a_folder_whose_name_is_no_utf8_is_served(start: Starter, tmp_path: Path, model: ModelServer) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    (folder / "greet.py").write_text(GREETING)
+    client = await start(folder)
+    _, read = await open_gate(client, model)
+    answer = {"gateId": read["gate"]["gateId"], "optionId": "approve", "digest": read["gate"]["digest"]}
+    assert (await client.request("selfloop/gate/resolve", answer))["conflicts"] == []
     assert "f'Hello {name}'" in (folder / "greet.py").read_text()

@@ -60,3 +60,14 @@ def test_the_jail_holds_inside_another(tmp_path: Path) -> None:
     outer = ["bwrap", "--dev-bind", "/", "/", "--unshare-all", "--proc", "/proc", "--"]
     done = subprocess.run([*outer, sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "level='process'" in done.stdout, done.stdout + done.stderr
+
+
+@needs_jail
+def test_where_no_proc_can_be_mounted_the_jail_does_without_and_says_so() -> None:
+    """A container's /proc has parts masked; then the kernel lets nobody inside mount a whole one."""
+    script = "import asyncio; from selfloop.sandbox.isolation import probe; print(asyncio.run(probe()))"
+    masked = 'mount -t proc proc /proc && mount -t tmpfs none /proc/sys && exec "$0" -c "$1"'
+    command = ["unshare", "-Umr", "--pid", "--fork", "sh", "-c", masked, sys.executable, script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "/proc is empty" in done.stdout or "level='changes'" in done.stdout, done.stdout + done.stderr
+    assert "--proc" not in done.stdout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from selfloop.updates import Position, Range
 
@@ -15,7 +15,7 @@ def path_of_uri(uri: str) -> Path | None:
     parts = urlsplit(uri)
     if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
         return None
-    path = unquote(parts.path)
+    path = os.fsdecode(unquote_to_bytes(parts.path))
     if os.name == "nt" and path.startswith("/"):
         path = path[1:]
     return Path(path) if path else None
@@ -24,7 +24,7 @@ def path_of_uri(uri: str) -> Path | None:
 def uri_of_path(path: Path | str) -> str:
     """Return the `file:` URI of an absolute path, encoded as VS Code does it."""
     text = os.fspath(path).replace("\\", "/") if os.name == "nt" else os.fspath(path)
-    return "file://" + ("" if text.startswith("/") else "/") + quote(text, safe="/-._~")
+    return "file://" + ("" if text.startswith("/") else "/") + quote(os.fsencode(text), safe="/-._~")
 
 
 def origin_of(url: str) -> str | None:

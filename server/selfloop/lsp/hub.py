@@ -10,6 +10,7 @@ opened only after `control/start`.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -49,9 +50,6 @@ class _Control(msgspec.Struct):
     method: str
     id: int | str | None = None
     params: dict[str, Any] = {}
-
-
-_control = msgspec.json.Decoder(_Control)
 
 
 class Window(Protocol):
@@ -140,8 +138,9 @@ class Hub(Generic[W]):
     def _frame(self, frame: Frame) -> None:
         if frame.window == 0:
             try:
-                self._control(_control.decode(frame.body))
-            except (SelfloopError, msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
+                # The standard decoder takes paths that are no UTF-8, which the other refuses.
+                self._control(msgspec.convert(json.loads(frame.body), _Control))
+            except (SelfloopError, KeyError, TypeError, ValueError) as error:
                 logger.error("a control message was not carried out: %r", error)
         elif (server := self.windows.get(frame.window)) is not None:
             server.receive(frame)
@@ -288,7 +287,7 @@ class Hub(Generic[W]):
 
     def model_name(self) -> str | None:
         """Return the name of the model in use."""
-        return self._settings.model if self._settings is not None else None
+        return (self._settings.model or None) if self._settings is not None else None
 
     def select_model(self, model: str, base_url: str | None) -> None:
         """Use a model in every folder from the next call on, and remember it for the user."""

@@ -36,7 +36,7 @@ async def status(ls: SelfloopServer, params: Empty) -> StatusResult:
         generation=0,
         model=ls.hub.model_name(),
         isolation=isolation.level if isolation else "none",
-        isolation_detail=isolation.detail if isolation else "Nothing runs before the workspace is trusted.",
+        isolation_detail=isolation.detail if isolation else _why_not(first is not None),
         sessions=sum(len(workspace.sessions.list()) for workspace in workspaces),
         runs=0,
         gates_pending=sum(len(workspace.gates.list("open")) for workspace in workspaces),
@@ -44,6 +44,10 @@ async def status(ls: SelfloopServer, params: Empty) -> StatusResult:
         trusted=ls.trusted,
         folders=[workspace.root_uri for workspace in workspaces],
     )
+
+
+def _why_not(served: bool) -> str:
+    return "Nothing runs before the workspace is trusted." if served else "No folder is served, so nothing runs."
 
 
 def usage_info(usage: Usage) -> UsageInfo:

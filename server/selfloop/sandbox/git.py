@@ -8,15 +8,14 @@ external diff, textconv, pager, editor, credential helper or remote.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shutil
-import signal
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 from selfloop.errors import SandboxError
+from selfloop.sandbox.children import end
 
 # Said on every call rather than kept in the shadow's file, so that a cache someone has meddled with decides nothing.
 _CONFIG = {
@@ -121,8 +120,7 @@ async def git(
             f"git {arguments[0]} took longer than {timeout_seconds:g} s and was ended; try again."
         ) from error
     finally:
-        if process.returncode is None:
-            await _end(process)
+        await end(process)
     code = process.returncode
     if code is None or code not in accept:
         complaint = complaints.decode("utf-8", "replace").strip()
@@ -134,6 +132,19 @@ async def git(
             complaint=complaint,
         )
     return output
+
+
+def let_go(process: asyncio.subprocess.Process) -> None:
+    """Close the pipes of a child that is being ended.
+
+    Nobody reads them any more, and asyncio tells of an end only once they are closed too: with output left in a pipe
+    it would be waited for without end.
+    """
+    transport = getattr(process, "_transport", None)
+    for descriptor in (1, 2):
+        pipe = None if transport is None else transport.get_pipe_transport(descriptor)
+        if pipe is not None:
+            pipe.close()
 
 
 def git_program() -> str | None:
@@ -198,10 +209,3 @@ def _environment(
     if index is not None:
         environment["GIT_INDEX_FILE"] = str(index)
     return environment
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill git with the workers of its checkout, and wait until it is gone."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    await asyncio.shield(process.wait())

@@ -8,7 +8,6 @@ Invariant: `process` is only ever reported of a jail whose canary failed at ever
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import secrets
@@ -23,6 +22,7 @@ from typing import Literal
 from attrs import frozen
 
 from selfloop.config import Settings
+from selfloop.sandbox.children import end
 from selfloop.sandbox.git import find_program, git_program
 
 Level = Literal["none", "changes", "process"]
@@ -55,6 +55,7 @@ _VARIANTS: tuple[tuple[tuple[str, ...], str], ...] = (
     ((*_COMMON, "--dir", "/proc"), " /proc is empty, which some tools mind."),
 )
 
+_SILENT = "the canary did not come back"
 _INTERPRETER = os.path.realpath(sys.executable)
 _CANARY = r"""
 import json, os, socket, sys
@@ -108,6 +109,8 @@ async def probe(settings: Settings | None = None) -> Isolation:
                 flags,
             )
         why = outcome
+        if why == _SILENT:
+            break
     return Isolation("changes", f"The jail does not hold here ({why}), so commands run on a copy and wait at a gate.")
 
 
@@ -124,17 +127,15 @@ async def _try(bwrap: str, flags: tuple[str, ...]) -> str | None:
                 bwrap, *arguments, "--", _INTERPRETER, "-I", "-S", "-c", _CANARY, order,
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
                 env={"PATH": os.defpath},
+                start_new_session=True,
             )  # fmt: skip
             try:
                 async with asyncio.timeout(20):
                     _, complaint = await process.communicate()
             except TimeoutError:
-                return "the canary did not come back"
+                return _SILENT
             finally:
-                if process.returncode is None:
-                    with contextlib.suppress(ProcessLookupError):
-                        process.kill()
-                    await asyncio.shield(process.wait())
+                await end(process)
             said = complaint.decode("utf-8", "replace").strip().splitlines()
             return await asyncio.to_thread(bait.verdict, said[-1] if said else "it ended without a word")
     finally:

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from attrs import frozen
 
 from selfloop.errors import SandboxError
 from selfloop.sandbox import keeper
+from selfloop.sandbox.children import end
 from selfloop.sandbox.git import absolute_path_entries, find_program
 from selfloop.sandbox.isolation import Isolation
 from selfloop.sandbox.limits import control_groups, resource_limits
@@ -112,7 +112,7 @@ async def run(
         except TimeoutError:
             timed_out = True
         finally:
-            await _end(process, supervise=supervise)
+            await end(process, grace_seconds=_GRACE_SECONDS if supervise else 0.0)
     text = await asyncio.to_thread(output.finish)
     code = None if timed_out else _exit_code(process.returncode)
     seconds = time.monotonic() - started
@@ -220,28 +220,6 @@ async def _read(process: asyncio.subprocess.Process, output: Output) -> None:
     while stream is not None and (piece := await stream.read(1 << 17)):
         output.feed(piece)
         await asyncio.sleep(0)  # A command that never stops printing must not starve the editor.
-
-
-async def _end(process: asyncio.subprocess.Process, *, supervise: bool) -> None:
-    """Kill what is left of the command and wait until it is gone, whatever happens to this task meanwhile."""
-    await asyncio.shield(asyncio.ensure_future(_kill(process, supervise=supervise)))
-
-
-async def _kill(process: asyncio.subprocess.Process, *, supervise: bool) -> None:
-    if process.returncode is None and supervise:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_GRACE_SECONDS):
-                await process.wait()
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
-    # What is still in the pipe belongs to a command that has been ended; closing it lets go of the descriptor.
-    transport = getattr(process, "_transport", None)
-    if transport is not None:
-        transport.close()
 
 
 def _exit_code(code: int | None) -> int | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import sys
 from typing import IO
@@ -18,6 +17,7 @@ from attrs import frozen
 
 from selfloop.errors import SandboxError
 from selfloop.sandbox.beneath import open_beneath
+from selfloop.sandbox.git import find_program
 from selfloop.sandbox.paths import Door
 
 MOST_BYTES = 1 << 20
@@ -42,7 +42,7 @@ class Found:
 
 def has_ripgrep() -> bool:
     """Tell whether ripgrep is installed."""
-    return shutil.which("rg") is not None
+    return find_program("rg") is not None
 
 
 async def search(door: Door, pattern: str, path: str, *, literal: bool, timeout_seconds: float = 30.0) -> Found:
@@ -96,8 +96,11 @@ def _folder(descriptor: int) -> str:
 async def _run(
     arguments: list[str], folder: str | None, source: int | IO[bytes] | None, timeout_seconds: float
 ) -> Found:
+    program = find_program("rg")
+    if program is None:
+        raise SandboxError("ripgrep (rg) was not found on the PATH, so nothing was searched; install it.")
     process = await asyncio.create_subprocess_exec(
-        "rg",
+        program,
         *arguments,
         cwd=folder,
         stdin=asyncio.subprocess.DEVNULL if source is None else source,

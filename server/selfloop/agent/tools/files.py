@@ -208,7 +208,7 @@ def _hides_a_secret(before: str, after: str) -> bool:
 async def _replace(
     bench: Workbench, path: str, before: TextFile, after: str, said: str, *, whole: bool = False
 ) -> Observation:
-    """Write a file's new text, unless a change of a part of it breaks what parsed before; who writes it whole is told."""
+    """Write a file's new text, unless a change of a part breaks what parsed before; who writes it whole is told."""
     if after == before.text:
         return Observation(f"{path} already has exactly this text, so nothing was changed.")
     if _hides_a_secret(before.text, after):
