@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,7 @@ import pytest
 
 from lsp_client import LspClient
 from model_server import ModelServer
-
-GREETING = "def greet(name):\n    return 'Hello ' + name\n\n\ndef part(name):\n    return 'Bye ' + name\n"
+from scene import GREETING, Starter, environment_for, git
 
 
 @pytest.fixture(autouse=True)
@@ -24,23 +21,6 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("OPENROUTER_API_KEY", "INFERENCE_BASE_URL", "MODEL_NAME", "OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     return home
-
-
-def git(folder: Path, *arguments: str) -> str:
-    """Run the user's git in a folder, as the user would."""
-    environment = {
-        **os.environ,
-        "GIT_CONFIG_GLOBAL": "/dev/null",
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_AUTHOR_NAME": "Test",
-        "GIT_AUTHOR_EMAIL": "test@example.com",
-        "GIT_COMMITTER_NAME": "Test",
-        "GIT_COMMITTER_EMAIL": "test@example.com",
-    }
-    done = subprocess.run(
-        ["git", *arguments], cwd=folder, env=environment, check=True, capture_output=True, text=True, timeout=60
-    )
-    return done.stdout
 
 
 @pytest.fixture
@@ -61,14 +41,6 @@ def model() -> Iterator[ModelServer]:
     """A model on loopback with an empty script."""
     with ModelServer() as server:
         yield server
-
-
-def environment_for(model: ModelServer) -> dict[str, str]:
-    """Return the variables that point a server at a model."""
-    return {"INFERENCE_BASE_URL": model.url, "OPENROUTER_API_KEY": "key-for-tests", "MODEL_NAME": "scripted"}
-
-
-Starter = Callable[..., Any]
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import GREETING, environment_for
 from model_server import Hold, ModelServer, call, chunk, raw, stall, status, text, tools
+from scene import GREETING, environment_for
 from terminal import Talk, selfloop
 
 FIRST = GREETING.replace("    return 'Hello '", "    '''Greet.'''\n    return 'Hello '")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from conftest import GREETING, Starter, environment_for
 from lsp_client import LspClient
 from model_server import ModelServer, call, text, tools
+from scene import GREETING, Starter, environment_for
 from selfloop.lsp import protocol
 from terminal import Talk, selfloop
 

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from conftest import environment_for
 from lsp_client import require
 from model_server import ModelServer, status, text
+from scene import environment_for
 from terminal import selfloop
 
 

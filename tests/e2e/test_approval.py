@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conftest import GREETING, Starter
 from lsp_client import to_uri
 from model_server import ModelServer, call, text, tools
+from scene import GREETING, Starter
 
 
 async def test_a_prompt_becomes_an_edit_only_after_the_click(

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import GREETING, Starter
 from lsp_client import LspClient, RpcError, require, to_uri
 from model_server import Answer, ModelServer, Request, call, text, tools
 from processes import descendants, gone, kill, worker_of
+from scene import GREETING, Starter
 
 LIVES = int(os.environ.get("SELFLOOP_TEST_LIVES", "6"))
 EDIT = call("edit_file", path="greet.py", old="'Hello ' + name", new="f'Hello {name}'")

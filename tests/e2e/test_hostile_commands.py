@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Starter
 from hostile_room import TOKEN, Attack, corpus, hostile, listener, picture, touched
 from lsp_client import require
 from model_server import ModelServer
 from processes import descendants
+from scene import Starter
 
 CASES = [
     # The corpus shows a long command by its beginning and length.

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from conftest import Starter
 from hostile_room import TOKEN, Attack, Done, corpus, hostile, picture, risks
 from lsp_client import to_uri
 from model_server import ModelServer
 from path_fixture import build
+from scene import Starter
 
 CASES = corpus("path_confinement.jsonl")
 TEXT = "written = 1\n"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Starter, environment_for, git
 from hostile_room import Attack, hostile
 from lsp_client import LspClient
 from model_server import ModelServer
+from scene import Starter, environment_for, git
 
 HOOKS = (
     "applypatch-msg commit-msg fsmonitor-watchman post-applypatch post-checkout post-commit post-index-change "

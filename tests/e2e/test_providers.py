@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from conftest import Starter
 from lsp_client import LspClient
 from model_server import (
     Answer,
@@ -21,6 +20,7 @@ from model_server import (
     tools,
     whole,
 )
+from scene import Starter
 
 CONTEXT = "This model's maximum context length is 8192 tokens, however you requested 90000 tokens"
 

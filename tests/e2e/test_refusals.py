@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from conftest import GREETING, Starter, git
 from lsp_client import LspClient, RpcError, to_uri
 from model_server import ModelServer, call, text, tools
+from scene import GREETING, Starter, git
 
 
 async def refused(client: LspClient, method: str, params: dict[str, Any]) -> RpcError:

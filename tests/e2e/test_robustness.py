@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Starter
 from model_server import ModelServer, call, text, tools
 from processes import descendants, resident_bytes
+from scene import Starter
 
 MIB = 1024 * 1024
 

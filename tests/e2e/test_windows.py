@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conftest import GREETING, Starter
 from model_server import ModelServer, call, text, tools
 from processes import children
+from scene import GREETING, Starter
 
 SCRIPT = [
     tools(call("read_file", path="greet.py")),

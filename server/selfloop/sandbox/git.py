@@ -68,6 +68,11 @@ class GitError(SandboxError):
         complaint = self.complaint.lower()
         return any(sign in complaint for sign in signs)
 
+    @property
+    def index_is_locked(self) -> bool:
+        """Whether another git holds the index: one that a killed server has left behind, and that soon ends."""
+        return ".lock" in self.complaint or "remove the file manually" in self.complaint
+
 
 async def git(
     *arguments: str,

@@ -36,6 +36,8 @@ from selfloop.sandbox.trees import Entry
 _ATTRIBUTES = "* -text -eol -crlf -filter -ident -working-tree-encoding\n"
 _FORMAT = 1
 _MAX_NOTICES = 20
+_PATIENCE_SECONDS = (0.1, 0.3, 1.0)
+"""How long to wait, again and again, for a git that a killed server has left behind."""
 
 log = logging.getLogger(__name__)
 
@@ -121,14 +123,19 @@ class Shadow:
             overlay: unsaved texts by path; a file need not be on the disk yet.
         """
         async with self._lock:
-            try:
-                return await self._snapshot(overlay or {})
-            except GitError as error:
-                # Borrowed objects that the user's own `git gc` removed, an index torn by a crash, or a file that was
-                # replaced while git read it: the index is only a cache, so everything is hashed anew, once.
-                log.warning("the shadow's index is made anew: %s", error.complaint)
-                await asyncio.to_thread(self._forget)
-                return await self._snapshot(overlay or {})
+            for wait_seconds in _PATIENCE_SECONDS:
+                try:
+                    return await self._snapshot(overlay or {})
+                except GitError as error:
+                    if error.index_is_locked:
+                        await asyncio.sleep(wait_seconds)
+                        continue
+                    # Borrowed objects that the user's own `git gc` removed, an index torn by a crash, or a file that
+                    # was replaced while git read it: the index is only a cache, so all is hashed anew, once.
+                    log.warning("the shadow's index is made anew: %s", error.complaint)
+                    await asyncio.to_thread(self._forget)
+                    break
+            return await self._snapshot(overlay or {})
 
     async def rebuild(self) -> None:
         """Forget what is known of the files, so that the next snapshot stores all of them in the shadow itself."""
@@ -140,9 +147,14 @@ class Shadow:
 
         `extra` are files that count although they may be ignored.
         """
-        await asyncio.to_thread(area.unlock)
-        await self._bring_up(area, await self._look(area, extra))
-        return await self.objects.write_tree(area.index, area.prefix)
+        for wait_seconds in _PATIENCE_SECONDS:
+            try:
+                return await self._scan(area, extra)
+            except GitError as error:
+                if not error.index_is_locked:
+                    raise
+                await asyncio.sleep(wait_seconds)
+        return await self._scan(area, extra)
 
     async def read_blob(self, tree: str, path: str) -> bytes | None:
         """Return a file of a tree, None where the tree has none."""
@@ -155,6 +167,11 @@ class Shadow:
             with contextlib.suppress(GitError):
                 self._tree = await self.scan(self.area)
                 await self.objects.tidy()
+
+    async def _scan(self, area: Area, extra: Collection[bytes]) -> str:
+        await asyncio.to_thread(area.unlock)
+        await self._bring_up(area, await self._look(area, extra))
+        return await self.objects.write_tree(area.index, area.prefix)
 
     async def _snapshot(self, overlay: Mapping[str, bytes]) -> str:
         area = self.area
