@@ -63,6 +63,8 @@ class Workshop:
         self._map = RepositoryMap()
         self._isolation: asyncio.Task[Isolation] | None = None
         self._pool: asyncio.Future[Pool] | None = None
+        self._shadow: Shadow | None = None
+        self._told: set[str] = set()
         self.model = ModelClient(premises.settings, keys=host.key)
 
     def use_model(self, settings: Settings) -> None:
@@ -87,16 +89,28 @@ class Workshop:
         """Return the pool of worktrees, made when first needed; a failure is tried again the next time."""
         if self._pool is None or (self._pool.done() and (self._pool.cancelled() or self._pool.exception())):
             self._pool = asyncio.ensure_future(self._open_pool())
+        self._tell_what_is_left_out()
         return await asyncio.shield(self._pool)
 
     async def _open_pool(self) -> Pool:
         cache = self._host.folders.workspace_cache(self._premises.path)
-        shadow = await Shadow.open(self._premises.path, cache)
-        for sentence in shadow.notices:
-            self._premises.notice("info", sentence)
+        self._shadow = shadow = await Shadow.open(self._premises.path, cache)
         pool = Pool(shadow, cache)
-        self._host.spawn(pool.refill(), "pool")
+        self._host.spawn(self._fill(pool), "pool")
         return pool
+
+    async def _fill(self, pool: Pool) -> None:
+        try:
+            await pool.refill()
+        finally:
+            self._tell_what_is_left_out()
+
+    def _tell_what_is_left_out(self) -> None:
+        """Tell the user what the agent does not see, each once; the sandbox finds it out as it takes files in."""
+        for sentence in self._shadow.notices if self._shadow is not None else ():
+            if sentence not in self._told:
+                self._told.add(sentence)
+                self._premises.notice("info", sentence)
 
     def open_conversation(self, record: SessionRecord) -> Conversation:
         """Return a session's conversation, rebuilt from its trajectory."""

@@ -69,7 +69,9 @@ def surroundings(tmp_path: Path) -> dict[str, str]:
 async def test_without_a_jail_every_hostile_command_is_asked_about_and_does_not_run(
     start: Starter, project: Path, tmp_path: Path, model: ModelServer
 ) -> None:
-    client = await start(project, env=surroundings(tmp_path), settings={"isolation": "changes"})
+    client = await start(
+        project, env=surroundings(tmp_path), settings={"isolation": "changes", "contextTokens": 2_000_000}
+    )
     attack = Attack(client, model)
     before = world(tmp_path)
     async with attack.answering("reject") as asked:
@@ -114,7 +116,9 @@ async def test_without_a_jail_a_plain_reading_command_does_not_follow_a_link_out
     )
     commands = [form.format(name) for form in forms for name in names]
     commands += ["grep -r honey", "grep -r honey .", "rg honey", "cat link | head -n 1", "ls -L folder", "find folder/"]
-    client = await start(project, env=surroundings(tmp_path), settings={"isolation": "changes"})
+    client = await start(
+        project, env=surroundings(tmp_path), settings={"isolation": "changes", "contextTokens": 2_000_000}
+    )
     attack = Attack(client, model)
     async with attack.answering("reject"):
         await attack.turn([hostile("shell", f"c{n}", command=command) for n, command in enumerate(commands)])
@@ -124,7 +128,9 @@ async def test_without_a_jail_a_plain_reading_command_does_not_follow_a_link_out
 async def test_an_approved_command_runs_as_the_user_saw_it_and_only_in_the_copy(
     start: Starter, project: Path, tmp_path: Path, model: ModelServer
 ) -> None:
-    client = await start(project, env=surroundings(tmp_path), settings={"isolation": "changes"})
+    client = await start(
+        project, env=surroundings(tmp_path), settings={"isolation": "changes", "contextTokens": 2_000_000}
+    )
     attack = Attack(client, model)
     before = world(tmp_path)
     async with attack.answering("approve") as asked:
@@ -133,10 +139,14 @@ async def test_an_approved_command_runs_as_the_user_saw_it_and_only_in_the_copy(
                 hostile("shell", "touch", command="touch M && echo made"),
                 hostile("shell", "env", command="env; cat /proc/$PPID/environ | tr '\\0' '\\n'"),
                 hostile("shell", "again", command="touch M && echo made"),
+                hostile("shell", "endless", command="yes", timeout_seconds=1),
+                hostile("shell", "left", command="sleep 300 & setsid sleep 300 & echo started", timeout_seconds=5),
             ]
         )
     assert [gate["subject"]["command"] for gate in asked][:1] == ["touch M && echo made"]
-    assert len(asked) == 3, "an approval counts once"
+    assert len(asked) == 5, "an approval counts once"
+    assert "deadline" in done.said["endless"] and "started" in done.said["left"]
+    assert [pid for pid in descendants(client.process.pid) if b"sleep" in cmdline(pid)] == []
     assert "made" in done.said["touch"]
     assert KEY not in attack.outputs() and TOKEN not in attack.outputs()
     assert world(tmp_path) == before, "it worked on a copy"
@@ -146,7 +156,7 @@ async def test_in_the_jail_no_command_reads_writes_or_reaches_anything_outside(
     start: Starter, project: Path, tmp_path: Path, model: ModelServer
 ) -> None:
     require("bwrap")
-    client = await start(project, env=surroundings(tmp_path))
+    client = await start(project, env=surroundings(tmp_path), settings={"contextTokens": 2_000_000})
     attack = Attack(client, model)
     before = world(tmp_path)
     home, around = tmp_path / "person", tmp_path / "around"

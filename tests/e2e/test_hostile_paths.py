@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 
 from hostile_room import TOKEN, Attack, Done, corpus, hostile, picture, risks
 from lsp_client import to_uri
-from model_server import ModelServer
+from model_server import Call, ModelServer, text
 from path_fixture import build
 from scene import Starter
 
@@ -41,7 +41,7 @@ def world(tree: Path) -> Mapping[str, tuple[Any, ...]]:
 
 @pytest.fixture
 async def attack(start: Starter, model: ModelServer, tree: Path) -> Attack:
-    return Attack(await start(tree), model)
+    return Attack(await start(tree, settings={"contextTokens": 2_000_000}), model)
 
 
 def not_plain(done: Done) -> list[str]:
@@ -131,8 +131,13 @@ async def test_no_path_edits_or_deletes_anything_outside(attack: Attack, tree: P
     assert not any("/.git/" in path[len(str(tree)) :] for path in changed)
 
 
-def commands(path: str, *forms: str) -> str:
-    return "\n".join(form.replace("PATH", shlex.quote(path)) for form in forms)
+def in_shell(paths: list[str], forms: Sequence[str], *, at_once: int) -> list[Call]:
+    """Return calls of `shell` that run every form on every path, some paths in each."""
+    calls = []
+    for at in range(0, len(paths), at_once):
+        lines = [form.replace("PATH", shlex.quote(path)) for path in paths[at : at + at_once] for form in forms]
+        calls.append(hostile("shell", f"s{at}", command="\n".join(lines), timeout_seconds=30))
+    return calls
 
 
 async def test_no_path_in_a_shell_command_leaves_the_workspace(attack: Attack, tree: Path) -> None:
@@ -155,19 +160,11 @@ async def test_no_path_in_a_shell_command_leaves_the_workspace(attack: Attack, t
         "mv -f -- PATH moved",
         "rm -rf -- PATH",
     )
-    await attack.turn(
-        [hostile("shell", case["id"], command=commands(case["path"], *reading), timeout_seconds=10) for case in chosen]
-    )
+    await attack.turn(in_shell([case["path"] for case in chosen], reading, at_once=4))
     session = await attack.session()
     # What removes the tree's root or the way to it is last, so that the others still have something to break.
     ordered = sorted(chosen, key=lambda case: case["path"] in (".", "..", "/", "src", "l_parent"))
-    await attack.turn(
-        [
-            hostile("shell", case["id"], command=commands(case["path"], *writing), timeout_seconds=10)
-            for case in ordered
-        ],
-        session=session,
-    )
+    await attack.turn(in_shell([case["path"] for case in ordered], writing, at_once=8), session=session)
     assert TOKEN not in attack.heard()
     assert "root:x:0:0:root:/root" not in attack.outputs(), "the machine's accounts are not the jail's"
     assert world(tree) == before, "a command changes the worktree alone"
@@ -214,3 +211,48 @@ async def test_links_made_by_the_agent_are_not_followed_outside(attack: Attack, 
     )
     assert again.failed["w4"]
     assert picture(outside) == {path: entry for path, entry in before.items() if path.startswith(str(outside) + "/")}
+
+
+async def test_what_is_shown_to_the_model_unasked_comes_from_inside(
+    start: Starter, tree: Path, model: ModelServer
+) -> None:
+    outside = tree.parent / "outside"
+    (tree / "AGENTS.md").symlink_to(outside / "secret")
+    (tree / "README.md").symlink_to("../outside/secret")
+    client = await start(tree)
+    attack = Attack(client, model)
+    client.open(outside / "secret")
+    places = [outside / "secret", tree / "l_file_abs", tree / "l_dir" / "secret", tree / "src/../../outside/secret"]
+    context = [{"uri": to_uri(place)} for place in places]
+    context += [{"uri": to_uri(tree / "src")}, {"uri": "untitled:Untitled-1"}, {"uri": "http://example.com/a"}]
+    model.extend(text("Done."))
+    session = await attack.session()
+    params = {"sessionId": session, "text": "Go.", "context": context}
+    await client.request("selfloop/session/prompt", params)
+    assert (await client.idle(session))["stopReason"] == "end_turn"
+    assert TOKEN not in attack.outputs()
+
+
+async def test_dependency_folders_that_lead_outside_are_not_shown_in_the_jail(
+    start: Starter, workspace: Path, tmp_path: Path, model: ModelServer
+) -> None:
+    private = tmp_path / "private"
+    for name in ("bin/python3", "bin/secret", "lib/secret", "node_modules/secret"):
+        (private / name).parent.mkdir(parents=True, exist_ok=True)
+        (private / name).write_text(TOKEN)
+        (private / name).chmod(0o755)
+    (workspace / ".gitignore").write_text("node_modules\n.venv\nvenv\nvendor\n")
+    (workspace / "node_modules").symlink_to(private / "bin")
+    (workspace / "vendor").mkdir()
+    (workspace / "vendor" / "inner").symlink_to(private)
+    (workspace / "sub").symlink_to(private)
+    for name in (".venv", "venv"):
+        (workspace / name / "bin").mkdir(parents=True)
+        (workspace / name / "pyvenv.cfg").write_text(f"home = {private}/bin\nexecutable = {private}/bin/python3\n")
+        for program in ("python", "python3"):
+            (workspace / name / "bin" / program).symlink_to(private / "bin" / "python3")
+        (workspace / name / "lib").symlink_to(private / "lib")
+    attack = Attack(await start(), model)
+    command = f"grep -ras honey- . {private} ; cat node_modules/* vendor/inner/*/* .venv/*/* venv/*/* sub/*/*; ls -l"
+    done = await attack.turn([hostile("shell", "look", command=command)])
+    assert "greet.py" in done.said["look"] and TOKEN not in attack.outputs()

@@ -1,12 +1,9 @@
-"""Odd folders, odd files, a foreign `.evo/`, missing programs, a full disk, and secrets: over the wire, by the disk."""
+"""Odd folders, odd files, a foreign `.evo/`, missing programs, a full disk: over the wire, by the disk."""
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import shutil
-import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from conftest import GREETING, Starter, environment_for, git
-from hostile_room import TOKEN, Attack, hostile, picture, risks
-from lsp_client import LspClient, RpcError, require, to_uri
-from model_server import ModelServer, status
+from hostile_room import Attack, hostile, picture, risks
+from lsp_client import RpcError, require, to_uri
+from model_server import ModelServer
+from scene import GREETING, Starter, git
 
 EDIT = hostile("edit_file", "edit", path="greet.py", old="'Hello ' + name", new="f'Hello {name}'")
 AFTER = GREETING.replace("'Hello ' + name", "f'Hello {name}'")
@@ -139,7 +136,7 @@ async def test_huge_binary_and_oddly_named_files_are_left_alone(
         Path(os.fsdecode(odd)).read_bytes() == b"odd\n" and (workspace / "latin.txt").read_bytes() == b"caf\xe9 two\n"
     )
     assert (workspace / "huge.bin").stat().st_size == 50 << 20
-    assert any("not UTF-8" in one["text"] for one in client.of_type("notice")), "what is left out is said"
+    await client.until(lambda: [one for one in client.of_type("notice") if "not UTF-8" in one["text"]])
 
 
 async def test_line_endings_filters_and_submodules_of_a_repository_change_no_byte(
@@ -172,7 +169,7 @@ async def test_line_endings_filters_and_submodules_of_a_repository_change_no_byt
         ]
     )
     assert not done.failed["crlf"] and not done.failed["lfs"] and done.failed["module"]
-    assert any("submodule" in one["text"] for one in client.of_type("notice"))
+    await client.until(lambda: [one for one in client.of_type("notice") if "is a submodule" in one["text"]])
     assert (await attack.approve())["conflicts"] == []
     after = picture(workspace, without=(".evo",))
     changed = {Path(path).name for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
@@ -213,7 +210,7 @@ async def test_a_state_folder_that_came_along_counts_for_nothing(
     assert (await attack.approve())["applied"] == [to_uri(clone / "greet.py")]
 
 
-async def test_a_copied_folder_of_the_same_user_brings_no_gates_along(
+async def test_neither_a_copied_folder_nor_a_forged_database_brings_gates_along(
     start: Starter, workspace: Path, tmp_path: Path, model: ModelServer
 ) -> None:
     maker = await start()
@@ -221,30 +218,15 @@ async def test_a_copied_folder_of_the_same_user_brings_no_gates_along(
     await maker.close()
     copy = tmp_path / "copy"
     shutil.copytree(workspace, copy, symlinks=True)
-    client = await start(copy)
-    assert (await client.request("selfloop/gate/list", {}))["gates"] == []
-    assert (await client.request("selfloop/session/list", {}))["sessions"] == []
-
-
-async def test_a_forged_database_approves_nothing(
-    start: Starter, workspace: Path, tmp_path: Path, model: ModelServer
-) -> None:
-    maker = await start()
-    await Attack(maker, model).turn([EDIT])
-    await maker.close()
-    store = workspace / ".evo" / "store.db"
-    other = tmp_path / "store.db"
-    shutil.copy(store, other)
-    with sqlite3.connect(other) as connection:
-        connection.execute("PRAGMA user_version = 99999")
-    connection.close()
-    for data in (b"", b"SQLite format 3\0" + bytes(5000), bytes(100)):
-        for file in workspace.glob(".evo/store.db*"):
-            file.unlink()
-        store.write_bytes(data)
-        client = await start()
+    for folder, forged in ((copy, None), (workspace, b"SQLite format 3\0" + bytes(5000)), (workspace, bytes(100))):
+        if forged is not None:
+            for file in workspace.glob(".evo/store.db*"):
+                file.unlink()
+            (workspace / ".evo" / "store.db").write_bytes(forged)
+        client = await start(folder)
+        assert (await client.request("selfloop/gate/list", {}))["gates"] == []
         assert "sessions" in await client.request("selfloop/session/list", {})
-        assert (workspace / "greet.py").read_text() == GREETING
+        assert (folder / "greet.py").read_text() == GREETING
         await client.close()
 
 
@@ -346,7 +328,6 @@ async def test_a_full_disk_loses_nothing_and_the_session_goes_on(
     assert (folder / "greet.py").read_text() in (GREETING, AFTER), "a file is whole or untouched"
     assert "sessions" in await client.request("selfloop/session/list", {})
     (small / "filler").unlink()
-    model.extend(*[status(400)] * 0)
     if (folder / "greet.py").read_text() == GREETING:
         assert (await attack.approve())["conflicts"] == []
     assert (folder / "greet.py").read_text() == AFTER
@@ -375,7 +356,6 @@ async def test_a_missing_program_is_said_and_the_rest_goes_on(
     attack = Attack(client, model)
     if missing == "git":
         session = await attack.session()
-        model.extend()
         await client.request("selfloop/session/prompt", {"sessionId": session, "text": "Go."})
         assert (await client.idle(session))["stopReason"] == "error"
         said = [one["text"] for one in client.of_type("notice") if "git" in one["text"]]
@@ -394,101 +374,3 @@ async def test_a_missing_program_is_said_and_the_rest_goes_on(
         assert level["isolation"] == "changes" and "bubblewrap" in level["isolationDetail"]
         assert len(asked) == 1 and not any(done.failed.values())
     assert (await attack.approve())["conflicts"] == []
-
-
-# Secrets
-
-KEY = "sk-or-v1-" + "9c3e" * 16
-IN_FILE = "ghp_" + "aB3dE5fG7h" * 3 + "aB3dE5"
-IN_OUTPUT = "AKIA" + "ABCDEFGHIJKLMNOP"[::-1]
-
-
-async def test_no_secret_reaches_the_model_the_records_or_the_log(
-    start: Starter, workspace: Path, own_home: Path, model: ModelServer
-) -> None:
-    (workspace / "config.py").write_text(f"TOKEN = '{IN_FILE}'\nKEY = '{KEY}'\nNAME = 'x'\n")
-    (workspace / ".env").write_text(f"PASSWORD={TOKEN}\n")
-    client = await start(env={"OPENROUTER_API_KEY": KEY, "AWS_SECRET_ACCESS_KEY": TOKEN, "SELFLOOP_LOG": "debug"})
-    attack = Attack(client, model)
-    encoded = base64.b64encode(KEY.encode()).decode()
-    session = await attack.session()
-    done = await attack.turn(
-        [
-            hostile("read_file", "read", path="config.py"),
-            hostile("search", "search", pattern="TOKEN|KEY|PASSWORD"),
-            hostile("shell", "cat", command="cat config.py; cat .env; env; cat /proc/*/environ | tr '\\0' '\\n'"),
-            hostile(
-                "shell", "out", command=f"echo id={IN_OUTPUT}; echo {encoded}; printf '%s' {KEY[:20]}; echo {KEY[20:]}"
-            ),
-            hostile("edit_file", "edit", path="config.py", old="NAME = 'x'", new="NAME = 'y'"),
-            hostile("remember", "remember", text=f"The key is {KEY}"),
-        ],
-        session=session,
-    )
-    assert not done.failed["edit"]
-    await client.request("selfloop/session/prompt", {"sessionId": session, "text": f"My key is {KEY}."})
-    await client.idle(session, count=2)
-    read = await attack.gate()
-    told = [m for r in model.requests for m in r.messages if m["role"] != "assistant"]
-    records = b"".join(path.read_bytes() for path in (workspace / ".evo").rglob("*.jsonl"))
-    store = b"".join(path.read_bytes() for path in (workspace / ".evo").glob("store.db*"))
-    logs = b"".join(path.read_bytes() for path in own_home.rglob("*.log*"))
-    places = {
-        "the model": json.dumps(told).encode(), "the updates": json.dumps(client.updates).encode(), "records": records,
-        "the store": store, "the log": logs, "the gate": json.dumps(read).encode(),
-    }  # fmt: skip
-    found = [
-        (place, name)
-        for place, data in places.items()
-        for name, secret in {"key": KEY, "file": IN_FILE, "env": TOKEN, "output": IN_OUTPUT, "base64": encoded}.items()
-        if secret.encode() in data
-    ]
-    assert found == []
-    assert all(request.headers["authorization"] == f"Bearer {KEY}" for request in model.requests)
-    assert (await attack.approve())["conflicts"] == []
-    assert KEY in (workspace / "config.py").read_text(), "the user's file keeps its secret"
-
-
-async def test_a_workspaces_env_file_is_never_obeyed(
-    start: Starter, workspace: Path, model: ModelServer, tmp_path: Path
-) -> None:
-    with ModelServer() as stranger:
-        lines = (
-            f"INFERENCE_BASE_URL={stranger.url}\nOPENROUTER_API_KEY=stolen\nMODEL_NAME=strange\n"
-            f"OPENAI_BASE_URL={stranger.url}\nOPENAI_API_BASE={stranger.url}\nHTTPS_PROXY={stranger.origin}\n"
-            f"HTTP_PROXY={stranger.origin}\nALL_PROXY={stranger.origin}\nSELFLOOP_HOME={tmp_path}/stolen\n"
-            f"LITELLM_LOCAL_MODEL_COST_MAP=False\nOPENAI_API_KEY=stolen\nPATH={workspace}\n"
-        )
-        for name in (".env", ".env.local", "src/.env", ".envrc"):
-            (workspace / name).parent.mkdir(exist_ok=True)
-            (workspace / name).write_text(lines)
-        (workspace.parent / ".env").write_text(lines)
-        (workspace / "settings.toml").write_text(f'base_url = "{stranger.url}"\n')
-        client = await LspClient.start(env=environment_for(model), cwd=workspace)
-        try:
-            await client.initialize(workspace)
-            attack = Attack(client, model)
-            await attack.turn([EDIT])
-            assert (await client.request("selfloop/model/test", {}))["ok"] in (True, False)
-            listed = await client.request("selfloop/model/list", {})
-            assert (await client.request("selfloop/status", {}))["model"] == "scripted", listed
-        finally:
-            await client.close()
-        assert stranger.requests == [] and stranger.others == [] and stranger.connections == 0
-        assert all(request.headers["authorization"] == "Bearer key-for-tests" for request in model.requests)
-        assert not (tmp_path / "stolen").exists()
-
-
-async def test_a_key_goes_to_the_origin_it_was_given_for_and_nowhere_else(
-    start: Starter, workspace: Path, own_home: Path, model: ModelServer
-) -> None:
-    client = await start(env={"OPENROUTER_API_KEY": ""})
-    await client.request("selfloop/model/setKey", {"origin": "https://example.com", "key": KEY})
-    attack = Attack(client, model)
-    await attack.turn([EDIT])
-    assert KEY not in json.dumps([request.headers for request in model.requests])
-    await client.request("selfloop/model/setKey", {"origin": model.origin, "key": KEY})
-    await attack.turn([EDIT])
-    assert model.requests[-1].headers["authorization"] == f"Bearer {KEY}"
-    kept = b"".join(path.read_bytes() for path in (*own_home.rglob("*"), *workspace.rglob("*")) if path.is_file())
-    assert KEY.encode() not in kept

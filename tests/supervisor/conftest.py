@@ -1,15 +1,17 @@
 """What the supervisor's tests share."""
 
+import tempfile
+from pathlib import Path
+
 import pytest
 from supervisor_client import clients
 
 
 @pytest.fixture
-def home(tmp_path):
-    """The user's folder, and the stand-in worker's."""
-    folder = tmp_path / "home"
-    folder.mkdir()
-    return folder
+def home():
+    """The user's folder, and the stand-in worker's. Its path is short, because that of a socket must be."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -212,7 +212,10 @@ class ChatTurn:
         # Nothing is awaited from here on: what is told meanwhile would be lost between the reading and the record.
         task = desk.state.task
         today = datetime.now(UTC).date().isoformat()
-        notes = [f"Task {task}. Its results folder is @outputs/. Today is {today} (UTC).", *self._task_so_far(task)]
+        before = self._task_so_far(task)
+        # An older task's folder is out of reach, though the history still names its files.
+        folder = "Its results folder is @outputs/." if before else "It begins with an empty @outputs/ of its own."
+        notes = [f"Task {task}. {folder} Today is {today} (UTC).", *before]
         notes += [told.text for told in desk.state.tell]
         pins = [Pin("The user", start.text, task), *(pin for told in desk.state.tell for pin in told.pins)]
         if conflicts:
@@ -292,7 +295,7 @@ class ChatTurn:
             "subagent", marker=bench.fence.marker, commands=parts.prompts.render(f"shell_{bench.isolation.level}")
         )
         history = History([Entry(Message("system", system), "system"), project])
-        history.add(Entry(Message("user", task), "input", (Pin("Your task", task, 1),)))
+        history.add(Entry(Message("user", f"Your task:\n{task}"), "input", (Pin("Your task", task, 1),)))
         report = AgentReport(desk.channel(), agent_id, history, self._spent, self._show_changes)
         compactor = Compactor(parts.model, parts.prompts, bench.fence, history.rewrite, parts.redact)
         return Turn(parts.model, Toolbox(AGENT_SIDE_TOOLS, parts.prompts), bench, history, budget, compactor, report)

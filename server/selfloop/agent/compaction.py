@@ -95,8 +95,10 @@ class Compactor:
         if self.tokens(history, tools) <= ENOUGH * room:
             return
         await self._summarise(history, budget, room)
-        if self.tokens(history, tools) > room and (rest := history.droppable(keep_chars // 4)):
-            self.rewrite({"dropped": rest})
+        for keep in (2 * keep_chars, keep_chars, keep_chars // 4):
+            # Not even what the last reply has asked for fits: as much of it as can be is still shown.
+            if self.tokens(history, tools) > room and (rest := history.droppable(keep, unseen=True)):
+                self.rewrite({"dropped": rest})
         if self.tokens(history, tools) > room:
             raise ProviderError(
                 f"What you said in this task does not fit into the model's context of {self.model.context_limit():,} "

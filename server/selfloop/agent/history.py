@@ -18,6 +18,10 @@ from selfloop.messages import Message, ToolCall
 EntryKind = Literal["system", "project", "input", "reply", "result", "summary"]
 _HEAD = ("system", "project")
 _DROPPED = "(This output was dropped to make room. Call the tool again if you still need it.)"
+_DROPPED_UNSEEN = (
+    "(This output was dropped before you saw it, because it did not fit beside the others. Call the tool again by "
+    "itself, or with a smaller range.)"
+)
 _LONGEST_BRIEF_CHARS = 4_000
 WORTH_DROPPING_CHARS = 400
 """A shorter output costs less than the sentence and the second call that would replace it."""
@@ -80,25 +84,39 @@ class History:
         """Return how many entries stand before the conversation proper: never touched by compaction."""
         return next((i for i, entry in enumerate(self.entries) if entry.kind not in _HEAD), len(self.entries))
 
-    def droppable(self, keep: int) -> list[str]:
-        """Return the calls that may be shortened: all but the newest ones that fit into `keep` characters."""
+    def droppable(self, keep: int, *, unseen: bool = False) -> list[str]:
+        """Return the calls that may be shortened: all but the newest ones that fit into `keep` characters.
+
+        Results that the model has not been shown yet are among them only with `unseen`.
+        """
+        shown = len(self.entries) if unseen else self._unseen()
         given = {call.id: len(call.arguments) for entry in self.entries for call in entry.message.tool_calls}
         ids: list[str] = []
         kept = 0
-        for entry in reversed(self.entries):
+        for index in range(len(self.entries) - 1, -1, -1):
+            entry = self.entries[index]
             call_id = entry.message.tool_call_id
             if entry.kind != "result" or call_id is None:
                 continue
             size = len(entry.message.content) + given.get(call_id, 0)
             kept += size
-            if kept > keep and size > WORTH_DROPPING_CHARS:
+            if kept > keep and size > WORTH_DROPPING_CHARS and index < shown:
                 ids.append(call_id)
         return ids[::-1]
 
     def drop(self, call_ids: Collection[str]) -> None:
         """Shorten calls and replace their output by a sentence. Both stay, so no pair is torn."""
         chosen = set(call_ids)
-        self.entries = [_dropped(entry, chosen) for entry in self.entries]
+        unseen = self._unseen()
+        self.entries = [
+            _dropped(entry, chosen, _DROPPED if index < unseen else _DROPPED_UNSEEN)
+            for index, entry in enumerate(self.entries)
+        ]
+
+    def _unseen(self) -> int:
+        """Return where what came after the last reply begins: no request has shown it to the model."""
+        count = len(self.entries)
+        return next((i + 1 for i in range(count - 1, -1, -1) if self.entries[i].kind == "reply"), 0)
 
     def cut_before(self, sizes: Sequence[int], keep: int) -> int:
         """Return where the newest part begins that fits into `keep` and tears no call from its results.
@@ -152,12 +170,12 @@ def shortened(arguments: str) -> str:
     return text if len(text) <= _LONGEST_BRIEF_CHARS else json.dumps({"dropped": f"{len(arguments)} characters"})
 
 
-def _dropped(entry: Entry, call_ids: Collection[str]) -> Entry:
+def _dropped(entry: Entry, call_ids: Collection[str], sentence: str) -> Entry:
     message = entry.message
     if entry.kind == "result":
         if message.tool_call_id not in call_ids or len(message.content) <= WORTH_DROPPING_CHARS:
             return entry
-        return evolve(entry, message=evolve(message, content=_DROPPED))
+        return evolve(entry, message=evolve(message, content=sentence))
     if not any(call.id in call_ids and len(call.arguments) > WORTH_DROPPING_CHARS for call in message.tool_calls):
         return entry
     calls = tuple(

@@ -30,7 +30,7 @@ from selfloop.lsp.protocol import UPDATE
 from selfloop.session import Workspace
 from selfloop.storage.rules import Rules
 from selfloop.storage.trust import TrustList
-from selfloop.updates import UpdateEnvelope, encoder
+from selfloop.updates import Generation, UpdateEnvelope, encoder
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +99,8 @@ class Hub(Generic[W]):
         self._keys: dict[str, str] = {}
         self._settings: Settings | None = None
         self._last_session: dict[int, str] = {}
+        self._restarted: str | None = None
+        """The restart that this worker was started for, until a workspace has told it."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._trust = TrustList(self.folders.data)
         self.pipe = Pipe(read_fd, write_fd, self._frame)
@@ -150,6 +152,7 @@ class Hub(Generic[W]):
         match message.method:
             case "control/start":
                 self._know_folders(params)
+                self._restarted = params.get("restartId")
                 self.tell_supervisor("control/ready", {})
             case "control/folders":
                 self._know_folders(params)
@@ -209,6 +212,9 @@ class Hub(Generic[W]):
             if self._settings is None:
                 self._settings = load_settings(self.folders, settings)
             self.workspaces[real] = Workspace(path, uri=uri, host=self, settings=self._settings)
+            if self._restarted is not None:
+                self.workspaces[real].emit(Generation(number=0, state="active", restart_id=self._restarted))
+                self._restarted = None
         return self.workspaces[real]
 
     def workspace_of(self, server: W, folder: str | None = None) -> Workspace:

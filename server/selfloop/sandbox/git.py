@@ -11,11 +11,10 @@ import asyncio
 import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 
 from selfloop.errors import SandboxError
-from selfloop.sandbox.children import end
+from selfloop.sandbox.children import end, start
 
 # Said on every call rather than kept in the shadow's file, so that a cache someone has meddled with decides nothing.
 _CONFIG = {
@@ -71,7 +70,8 @@ class GitError(SandboxError):
     @property
     def index_is_locked(self) -> bool:
         """Whether another git holds the index: one that a killed server has left behind, and that soon ends."""
-        return ".lock" in self.complaint or "remove the file manually" in self.complaint
+        signs = (".lock", "remove the file manually", "write new index")
+        return any(sign in self.complaint for sign in signs)
 
 
 async def git(
@@ -105,7 +105,7 @@ async def git(
         raise SandboxError("git was not found on the PATH, so the sandbox was not opened; install git and try again.")
     environment = _environment(git_dir, work_tree, index, {**_CONFIG, **(config or {})})
     try:
-        process = await asyncio.create_subprocess_exec(
+        process = await start(
             program,
             *arguments,
             cwd=work_tree or git_dir,
@@ -113,7 +113,6 @@ async def git(
             stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
         )
     except OSError as error:
         raise SandboxError(f"git could not be started ({error.strerror}), so nothing was changed.") from error
@@ -157,7 +156,6 @@ def git_program() -> str | None:
     return find_program("git")
 
 
-@cache
 def find_program(name: str) -> str | None:
     """Return the absolute path of a program on the PATH.
 

@@ -22,7 +22,7 @@ from typing import Literal
 from attrs import frozen
 
 from selfloop.config import Settings
-from selfloop.sandbox.children import end
+from selfloop.sandbox.children import end, start
 from selfloop.sandbox.git import find_program, git_program
 
 Level = Literal["none", "changes", "process"]
@@ -123,11 +123,10 @@ async def _try(bwrap: str, flags: tuple[str, ...]) -> str | None:
         with _Bait(folder) as bait:
             arguments = canary_arguments(flags, work=bait.work, shown=Path("/selfloop-canary"))
             order = json.dumps(bait.order)
-            process = await asyncio.create_subprocess_exec(
+            process = await start(
                 bwrap, *arguments, "--", _INTERPRETER, "-I", "-S", "-c", _CANARY, order,
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
                 env={"PATH": os.defpath},
-                start_new_session=True,
             )  # fmt: skip
             try:
                 async with asyncio.timeout(20):

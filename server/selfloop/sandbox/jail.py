@@ -21,16 +21,16 @@ from attrs import frozen
 
 from selfloop.errors import SandboxError
 from selfloop.sandbox import keeper
-from selfloop.sandbox.children import end
+from selfloop.sandbox.children import end, start
 from selfloop.sandbox.git import absolute_path_entries, find_program
 from selfloop.sandbox.isolation import Isolation
-from selfloop.sandbox.limits import control_groups, resource_limits
+from selfloop.sandbox.limits import make_groups, remove_groups, resource_limits
 from selfloop.sandbox.mounts import (
     JailPlan,
     jail_arguments,
     jail_environment,
     plain_environment,
-    protected_places,
+    standing,
     write_etc,
 )
 from selfloop.sandbox.output import Output
@@ -102,10 +102,12 @@ async def run(
     supervise = isolation.level == "changes"
     output = Output(spill)
     started = time.monotonic()
-    with control_groups() as groups:
-        order = {"argv": argv, "supervise": supervise, "limits": resource_limits(), "groups": groups}
+    groups = await asyncio.to_thread(make_groups)
+    timed_out = False
+    try:
+        joining = [str(group / "cgroup.procs") for group in groups]
+        order = {"argv": argv, "supervise": supervise, "limits": resource_limits(), "groups": joining}
         process = await _start(order, environment, folder)
-        timed_out = False
         try:
             async with asyncio.timeout(timeout_seconds):
                 await _collect(process, output)
@@ -113,6 +115,9 @@ async def run(
             timed_out = True
         finally:
             await end(process, grace_seconds=_GRACE_SECONDS if supervise else 0.0)
+    finally:
+        if groups:
+            await asyncio.shield(asyncio.to_thread(remove_groups, groups))
     text = await asyncio.to_thread(output.finish)
     code = None if timed_out else _exit_code(process.returncode)
     seconds = time.monotonic() - started
@@ -128,7 +133,7 @@ async def _jailed(
         raise SandboxError("bubblewrap is gone, so the command was not run; install it again, or restart.")
     _refuse_system(workspace)
     view = await worktree.git_view()
-    paths = await worktree.base_paths()
+    places = await worktree.protected_places()
     shadow = worktree.shadow
 
     def plan() -> JailPlan:
@@ -142,7 +147,7 @@ async def _jailed(
             etc=etc,
             toolchain=find_toolchains(workspace, toolchains),
             dependencies=tuple(find_dependencies(workspace, worktree.path)),
-            protected=protected_places(worktree.path, paths),
+            protected=standing(worktree.path, places),
             git_view=view,
             objects=shadow.git_dir / "objects",
             borrowed=shadow.origin.objects,
@@ -182,7 +187,7 @@ async def _start(
     order: Mapping[str, object], environment: dict[str, str], folder: Path | None
 ) -> asyncio.subprocess.Process:
     try:
-        return await asyncio.create_subprocess_exec(
+        return await start(
             sys.executable,
             "-I",
             "-S",
@@ -193,7 +198,6 @@ async def _start(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
         )
     except OSError as error:
         raise SandboxError(f"The command could not be started ({error.strerror}), so it was not run.") from error

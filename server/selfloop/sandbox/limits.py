@@ -9,7 +9,6 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 PROCESSES = 2048
@@ -32,27 +31,39 @@ def resource_limits() -> dict[str, int]:
     return {"CORE": 0, "NPROC": PROCESSES, "FSIZE": FILE_BYTES, "DATA": memory_bytes()}
 
 
-@contextlib.contextmanager
-def control_groups() -> Iterator[list[str]]:
-    """Make control groups that limit processes and memory, where that is allowed.
-
-    Yields:
-        The files that a process joins them by; empty where there are none.
-    """
+def make_groups() -> list[Path]:
+    """Make control groups that limit processes and memory, where that is allowed; blocks on the disk."""
     made: list[Path] = []
-    try:
-        for folder in _parents():
+    for folder in _parents():
+        _sweep(folder)
+        with contextlib.suppress(OSError):
+            group = folder / f"selfloop-{os.getpid()}-{secrets.token_hex(6)}"
+            group.mkdir()
+            if _furnish(group):
+                made.append(group)
+            else:
+                group.rmdir()
+    return made
+
+
+def remove_groups(groups: list[Path]) -> None:
+    """Remove control groups; their last processes may still be on their way out, so it may block for a second."""
+    for group in groups:
+        for _ in range(100):
             with contextlib.suppress(OSError):
-                group = folder / f"selfloop-{secrets.token_hex(6)}"
-                group.mkdir()
-                if _furnish(group):
-                    made.append(group)
-                else:
-                    group.rmdir()
-        yield [str(group / "cgroup.procs") for group in made]
-    finally:
-        for group in made:
-            _remove(group)
+                group.rmdir()
+            if not group.exists():
+                break
+            time.sleep(0.01)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the groups of servers that were killed."""
+    for left in folder.glob("selfloop-*-*"):
+        owner = left.name.split("-")[1]
+        if not Path(f"/proc/{owner}").exists():
+            with contextlib.suppress(OSError):
+                left.rmdir()
 
 
 def _parents() -> list[Path]:
@@ -85,14 +96,3 @@ def _furnish(group: Path) -> bool:
             file.write_text(str(value), encoding="ascii")
             done = True
     return done
-
-
-def _remove(group: Path) -> None:
-    """Remove a group; its last processes may still be on their way out."""
-    for _ in range(100):
-        with contextlib.suppress(OSError):
-            group.rmdir()
-            return
-        if not group.exists():
-            return
-        time.sleep(0.01)

@@ -19,7 +19,7 @@ from attrs import frozen
 
 from selfloop.sandbox.gitview import JAIL_BORROWED, JAIL_OBJECTS
 from selfloop.sandbox.limits import TMP_BYTES
-from selfloop.sandbox.protected import is_protected, masked_in_jail
+from selfloop.sandbox.protected import masked_in_jail
 from selfloop.sandbox.toolchains import SYSTEM_FOLDERS, Toolchain
 
 HOME = "/tmp/home"  # noqa: S108 - the jail's own /tmp
@@ -144,20 +144,9 @@ def write_etc(folder: Path) -> None:
             target.write_text(text, encoding="ascii")
 
 
-def protected_places(files: Path, paths: Iterable[str]) -> tuple[str, ...]:
-    """Return the outermost protected files and folders among `paths`, those that stand in `files` as themselves."""
-    places: dict[str, None] = {}
-    for path in paths:
-        parts = path.split("/")
-        for depth, part in enumerate(parts, 1):
-            if is_protected(part):
-                places["/".join(parts[:depth])] = None
-                break
-        if masked_in_jail(path):
-            places[path] = None
-    # A folder before what lies in it, so that a masked file inside is still masked.
-    ordered = sorted(places)[:_MOST_PROTECTED]
-    return tuple(place for place in ordered if _stands(files, place))
+def standing(files: Path, places: Iterable[str]) -> tuple[str, ...]:
+    """Return the protected places (a folder before what is masked in it) that stand in `files` as themselves."""
+    return tuple(place for place in places if _stands(files, place))[:_MOST_PROTECTED]
 
 
 def _system(flags: tuple[str, ...], etc: Path | None, network: bool) -> list[str]:

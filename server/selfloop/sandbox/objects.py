@@ -52,18 +52,33 @@ class Objects:
         if not entries:
             return tree
         change = TreeChange(entries)
-        before: dict[str, Listing] = {}
-        ahead = {"": tree}
-        while ahead:
-            data = await self.read(ahead.values())
-            found = {folder: parse_tree(data[name], self.hash_bytes) for folder, name in ahead.items()}
-            before |= found
-            ahead = dict(below for folder, listing in found.items() for below in change.below(folder, listing))
+        before = await self._listings(tree, change)
         own = self.batch() if batch is None else batch
         changed = change.apply("", before, lambda data: own.add(data, "tree")) or own.add(b"", "tree")
         if batch is None:
             await self.store(own)
         return changed
+
+    async def lacks(self, tree: str, paths: Iterable[str]) -> list[str]:
+        """Return the paths at which a tree has no file."""
+        change = TreeChange(dict.fromkeys(paths))
+        before = await self._listings(tree, change)
+        return [
+            path
+            for path in change.paths()
+            if os.fsencode(path.rpartition("/")[2]) not in before.get(path.rpartition("/")[0], {})
+        ]
+
+    async def _listings(self, tree: str, change: TreeChange) -> dict[str, Listing]:
+        """Return the folders of a tree that a change reaches into, level by level."""
+        found: dict[str, Listing] = {}
+        ahead = {"": tree}
+        while ahead:
+            data = await self.read(ahead.values())
+            level = {folder: parse_tree(data[name], self.hash_bytes) for folder, name in ahead.items()}
+            found |= level
+            ahead = dict(below for folder, listing in level.items() for below in change.below(folder, listing))
+        return found
 
     def batch(self) -> Batch:
         """Return an empty batch of objects."""

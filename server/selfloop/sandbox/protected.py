@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
@@ -69,6 +70,20 @@ _STREAM = re.compile(r":.*$", re.DOTALL)
 def is_protected(path: str) -> bool:
     """Tell whether any component of a path is protected. The path need not exist, and is not normalised."""
     return any(_protected_name(part) for part in re.split(r"[/\\]", path))
+
+
+def protected_among(paths: Iterable[str]) -> tuple[str, ...]:
+    """Return the outermost protected files and folders among paths, and each file that a jail masks, in order."""
+    places: dict[str, None] = {}
+    for path in paths:
+        parts = path.split("/")
+        for depth, part in enumerate(parts, 1):
+            if _protected_name(part):
+                places["/".join(parts[:depth])] = None
+                break
+        if masked_in_jail(path):
+            places[path] = None
+    return tuple(sorted(places))
 
 
 def masked_in_jail(path: str) -> bool:

@@ -36,6 +36,7 @@ from selfloop.sandbox.trees import Entry
 _ATTRIBUTES = "* -text -eol -crlf -filter -ident -working-tree-encoding\n"
 _FORMAT = 1
 _MAX_NOTICES = 20
+_OUTGROWN_BYTES = 2 << 30
 _PATIENCE_SECONDS = (0.1, 0.3, 1.0)
 """How long to wait, again and again, for a git that a killed server has left behind."""
 
@@ -178,18 +179,21 @@ class Shadow:
         await asyncio.to_thread(area.unlock)
         missing, lost = await self._tracked.refresh(area)
         batch = self.objects.batch()
-        found, entries = await asyncio.gather(self._look(area, missing, lost), self._overlay_entries(overlay, batch))
-        if self._tree is not None:
+        if self._tree is None:
+            self._tree = await self.objects.write_tree(area.index, area.prefix)
+        found, entries = await asyncio.gather(
+            self._look(area, missing, lost), self._overlay_entries(overlay, self._tree, batch)
+        )
+        try:
             # What changed since the index was brought up to date is usually little: it is read here and now.
-            with contextlib.suppress(TooMuch):
-                changed = await asyncio.to_thread(self._read_changed, area, found, batch)
-                tree = await self.objects.amend(self._tree, {**changed, **entries}, batch)
-                await self.objects.store(batch)
-                return tree
-        self._tree = None
-        await self._bring_up(area, found)
-        self._tree = await self.objects.write_tree(area.index, area.prefix)
-        tree = await self.objects.amend(self._tree, entries, batch)
+            changed = await asyncio.to_thread(self._read_changed, area, found, batch)
+        except TooMuch:
+            batch = self.objects.batch()
+            self._tree, changed = None, {}
+            await self._bring_up(area, found)
+            self._tree = await self.objects.write_tree(area.index, area.prefix)
+            entries = await self._overlay_entries(overlay, self._tree, batch)
+        tree = await self.objects.amend(self._tree, {**changed, **entries}, batch)
         await self.objects.store(batch)
         return tree
 
@@ -260,12 +264,12 @@ class Shadow:
                 self._notices[why] = None
         return take, leave
 
-    async def _overlay_entries(self, overlay: Mapping[str, bytes], batch: Batch) -> dict[str, Entry]:
-        """Return the entries of unsaved buffers, without those that git ignores and does not track."""
+    async def _overlay_entries(self, overlay: Mapping[str, bytes], tree: str, batch: Batch) -> dict[str, Entry]:
+        """Return the entries of unsaved buffers, without those that git ignores and the tree does not have."""
         if not overlay:
             return {}
         placed = await asyncio.to_thread(self._place, overlay)
-        ignored = await self.ignores.which(self.area, list(placed))
+        ignored = await self.ignores.which(self.area, await self.objects.lacks(tree, placed))
         return {name: (batch.add(data), mode) for name, (data, mode) in placed.items() if name not in ignored}
 
     def _place(self, overlay: Mapping[str, bytes]) -> dict[str, tuple[bytes, int]]:
@@ -300,7 +304,8 @@ async def _prepare(cache: Path, origin: Origin) -> Objects:
 
     def tidy() -> bool:
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if git_dir.exists() and (not marker.is_file() or marker.read_text(encoding="utf-8") != expected):
+        sound = marker.is_file() and marker.read_text(encoding="utf-8") == expected
+        if git_dir.exists() and (not sound or _has_outgrown(cache, git_dir)):
             shutil.rmtree(git_dir)
         git_dir.mkdir(exist_ok=True)
         for left in git_dir.glob("tmp-*"):
@@ -326,6 +331,14 @@ async def _prepare(cache: Path, origin: Origin) -> Objects:
 
     await asyncio.to_thread(furnish)
     return objects
+
+
+def _has_outgrown(cache: Path, git_dir: Path) -> bool:
+    """Tell whether the shadow has become large and nothing stands on it: then it is quicker made than pruned."""
+    worktrees = cache / "worktrees"
+    if worktrees.is_dir() and any(worktrees.iterdir()):
+        return False
+    return sum(file.stat().st_size for file in (git_dir / "objects" / "pack").glob("*.pack")) > _OUTGROWN_BYTES
 
 
 def _prefix(workspace: Path, top: Path) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import PurePosixPath
 
 Entry = tuple[str, int] | None
 """A file in a tree: object id and git mode; None where there is none."""
@@ -47,10 +46,14 @@ class TreeChange:
             self._reach(folder)
             self.files[folder][os.fsencode(name)] = entry
 
+    def paths(self) -> Iterable[str]:
+        """Return the paths of all entries."""
+        return [f"{folder}/{os.fsdecode(name)}".lstrip("/") for folder, names in self.files.items() for name in names]
+
     def below(self, folder: str, listing: Listing) -> Iterable[tuple[str, str]]:
         """Return the folders directly in one that the change reaches into, with their trees' ids."""
         for name in self.folders[folder]:
-            object_id, mode = listing.get(os.fsencode(PurePosixPath(name).name), ("", 0))
+            object_id, mode = listing.get(os.fsencode(name.rpartition("/")[2]), ("", 0))
             if mode == FOLDER_MODE:
                 yield name, object_id
 
@@ -58,7 +61,7 @@ class TreeChange:
         """Write the folder's tree as it is after the change; None if nothing is left in it."""
         listing = dict(before.get(folder, {}))
         for inner in self.folders[folder]:
-            name = os.fsencode(PurePosixPath(inner).name)
+            name = os.fsencode(inner.rpartition("/")[2])
             tree = self.apply(inner, before, write)
             if tree is not None:
                 listing[name] = (tree, FOLDER_MODE)

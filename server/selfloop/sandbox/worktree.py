@@ -29,6 +29,7 @@ from selfloop.sandbox.git import GitError, git, split_nul
 from selfloop.sandbox.gitview import GitView
 from selfloop.sandbox.merge import Plan, compare, merge_texts
 from selfloop.sandbox.paths import Door
+from selfloop.sandbox.protected import protected_among
 from selfloop.sandbox.shadow import Shadow
 from selfloop.sandbox.trees import Entry
 
@@ -60,7 +61,7 @@ class Worktree:
     """What was written through the door: it counts as changed even where git would ignore it."""
     view: GitView = field(init=False)
     _viewed: str | None = None
-    _listed: tuple[str, tuple[str, ...]] | None = None
+    _protected: tuple[str, tuple[str, ...]] | None = None
     _lock: asyncio.Lock = field(factory=asyncio.Lock)
     _saving: threading.Lock = field(factory=threading.Lock)
 
@@ -183,12 +184,13 @@ class Worktree:
                 self._viewed = self.base
             return self.view.folder
 
-    async def base_paths(self) -> tuple[str, ...]:
-        """Return the files of the base."""
+    async def protected_places(self) -> tuple[str, ...]:
+        """Return the protected files and folders of the base, outermost first."""
         async with self._lock:
-            if self._listed is None or self._listed[0] != self.base:
-                self._listed = (self.base, tuple(await self.shadow.objects.list_tree(self.base)))
-            return self._listed[1]
+            if self._protected is None or self._protected[0] != self.base:
+                paths = await self.shadow.objects.list_tree(self.base)
+                self._protected = (self.base, await asyncio.to_thread(protected_among, paths))
+            return self._protected[1]
 
     async def mark(self, *, ready: bool) -> None:
         """Note whether it waits in the pool."""

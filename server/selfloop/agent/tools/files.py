@@ -123,6 +123,11 @@ async def edit_file(call: Call, params: EditFile) -> Observation:
         file = await asyncio.to_thread(read_text, bench.door, params.path, EDITABLE_BYTES)
         result = await asyncio.to_thread(edits.edit, file.text, params.old, params.new)
         if isinstance(result, edits.NotEdited):
+            if PLACEHOLDER in params.old:
+                return refused(
+                    f"{params.path}: `old` holds {PLACEHOLDER}, which stands for a secret that you are not shown, so "
+                    "nothing was changed. Leave its line out of `old`; only the other lines can be edited."
+                )
             text = f"{params.path}: {result.reason}"
             if result.nearest:
                 text += "\n" + bench.fence.data(result.nearest, source=f"{params.path}, from line {result.line}")
@@ -142,12 +147,13 @@ async def delete_file(call: Call, params: DeleteFile) -> Observation:
 
 
 async def list_files(call: Call, params: ListFiles) -> Observation:
-    """List the files below a folder; where there are too many, whole folders are counted instead."""
-    lines, total = await asyncio.to_thread(_tree, call.bench, params.path)
+    """List the files below a folder; where there are too many, folders stand for what is in them."""
+    if (await asyncio.to_thread(call.bench.door.stat, params.path)).kind == "file":
+        return refused(f"{params.path} is a file, so it was not listed; read_file shows it.")
+    lines, more = await asyncio.to_thread(_tree, call.bench, params.path)
     if not lines:
         return Observation(f"{params.path} is an empty folder.")
     listing = call.bench.fence.data("\n".join(lines), source=f"the files of {params.path}")
-    more = "" if total else " Folders are shown with the number of their entries; list one of them to see more."
     return Observation(f"Below {params.path}:{more}\n{listing}")
 
 
@@ -227,8 +233,8 @@ async def _replace(
     return Observation(f"{said}.{warning}", changed=True)
 
 
-def _tree(bench: Workbench, path: str) -> tuple[list[str], bool]:
-    """Return the paths below a folder, and whether they are all there are.
+def _tree(bench: Workbench, path: str) -> tuple[list[str], str]:
+    """Return the paths below a folder, and a sentence if they are not all there are.
 
     Goes down level by level, and stops where the next level would not fit: what is there is then shown by its folders.
     """
@@ -251,7 +257,11 @@ def _tree(bench: Workbench, path: str) -> tuple[list[str], bool]:
                 else:
                     found.append(name + (" (a link)" if entry.kind == "link" else ""))
             if len(shown) + len(found) + len(below) > LISTED_PATHS:
-                return sorted([*shown, *(f"{name}/" for name in level)]), False
+                if level[0] != path:
+                    more = " Folders that end with `/` are not gone into; list one of them to see more."
+                    return sorted([*shown, *(f"{name}/" for name in level)]), more
+                whole = sorted([*found, *(f"{name}/" for name in below)])
+                return whole[:LISTED_PATHS], f" The first {LISTED_PATHS} of {len(whole)} entries are shown."
         shown += found
         level = deque(below)
-    return sorted(shown), True
+    return sorted(shown), ""
