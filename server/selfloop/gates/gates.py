@@ -121,6 +121,12 @@ class Gates:
             return None
         gate_id, created_at = (prior.record.gate_id, prior.record.created_at) if prior else _new_id()
         subject, description, risk = summary(files, states)
+        if prior is not None and tuple(prior.files) == tuple(files):
+            title = prior.record.title  # A turn that changed nothing, such as an answer, does not rename the proposal.
+        ran: dict[str, EvidenceItem] = {}
+        for item in (*(prior.evidence if prior else ()), *evidence):
+            ran.pop(item.command, None)  # Of a command that ran again only the last run counts.
+            ran[item.command] = item
         proposal = Proposal(
             GateRecord(
                 gate_id,
@@ -138,7 +144,7 @@ class Gates:
             ),
             files,
             states,
-            tuple(dict.fromkeys([*(prior.evidence if prior else ()), *evidence]))[-_MOST_EVIDENCE:],
+            tuple(ran.values())[-_MOST_EVIDENCE:],
         )
         reviews = [assumed(change, proposal.state_of(change)) for change in files]
         self._shelf.with_digest(proposal, reviews)

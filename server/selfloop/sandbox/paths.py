@@ -276,7 +276,7 @@ def _checked(path: str, *, empty: bool) -> str:
     except UnicodeEncodeError as error:
         raise PathRefused("The path is no valid text (a lone surrogate), so nothing was done.") from error
     if path.startswith("/"):
-        raise PathRefused(f"{_shown(path)} is absolute, so nothing was done; give a path relative to the workspace.")
+        raise PathRefused(f"{_shown(path)} is absolute, so nothing was done; give it relative to the workspace's root.")
     if len(path) > 4096:
         raise PathRefused("The path is longer than 4,096 characters, so nothing was done.")
     if sys.platform == "win32":

@@ -239,6 +239,8 @@ ASSIGNMENT = re.compile(
 NAME = re.compile(NAMES)
 """Such a name in lower-case text: where an assignment can begin."""
 ASSIGNED_WORDS = ("pass", "pwd", "secret", "key", "token", "credential", "_auth", "authorization", "connection")
+SHELL_FOLDER = re.compile(r"(?<![A-Z_a-z0-9])(?:OLD)?PWD=")
+"""How a shell names its folder, which is no password."""
 STRONG_NAMES = re.compile(r"(?i)pass|pwd|secret|_auth")
 
 CONTEXTS = Families(

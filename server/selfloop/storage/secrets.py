@@ -34,6 +34,7 @@ from selfloop.storage.families import (
     PEM_BODY,
     PEM_CHARACTERS,
     PEM_TAIL,
+    SHELL_FOLDER,
     STRONG_NAMES,
     TOKENS,
     looks_secret,
@@ -133,6 +134,8 @@ def _assignments(text: str, lowered: str) -> Iterator[Span]:
             continue
         at = match.end()
         group = next(name for name in ("double", "single", "tick", "bare") if match[name] is not None)
+        if SHELL_FOLDER.search(text, max(0, match.start() - 4), match.end()) and match[group].startswith("/"):
+            continue
         # `NAME=value` without spaces is how environment files and shells have it; there is no variable on the right.
         environment = match["name"].isupper() and match["operator"] == "="
         literal = group != "bare" or environment
