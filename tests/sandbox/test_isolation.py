@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from selfloop.config import Settings
-from selfloop.sandbox.git import find_program
 from selfloop.sandbox.isolation import probe
 
 needs_jail = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
@@ -20,29 +19,21 @@ async def test_the_probe_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, t
     tools = tmp_path / "tools"
     tools.mkdir()
     monkeypatch.setenv("PATH", str(tools))
-    try:
-        find_program.cache_clear()
-        assert (await probe()).level == "none"
-        (tools / "git").symlink_to(shutil.which("git", path="/usr/bin:/bin:/usr/local/bin") or "/usr/bin/git")
-        find_program.cache_clear()
-        found = await probe()
-        assert found.level == "changes" and "not installed" in found.detail
-        # A jail that jails nothing is seen through.
-        loose = 'while [ "$1" != -- ]; do [ "$1" = --bind ] && cd "$2"; shift; done; shift; exec "$@"'
-        (tools / "bwrap").write_text(f"#!/bin/sh\n{loose}\n")
-        (tools / "bwrap").chmod(0o755)
-        find_program.cache_clear()
-        found = await probe()
-        assert found.level == "changes" and "read" in found.detail and "write" in found.detail and "tcp" in found.detail
-        # One that cannot be started, too.
-        (tools / "bwrap").write_text("#!/bin/sh\necho 'bwrap: No permissions to create a new namespace' >&2\nexit 1\n")
-        find_program.cache_clear()
-        found = await probe()
-        assert found.level == "changes" and "No permissions" in found.detail
-        assert (await probe(Settings(isolation="changes"))).level == "changes"
-    finally:
-        monkeypatch.undo()
-        find_program.cache_clear()
+    assert (await probe()).level == "none"
+    (tools / "git").symlink_to(shutil.which("git", path="/usr/bin:/bin:/usr/local/bin") or "/usr/bin/git")
+    found = await probe()
+    assert found.level == "changes" and "not installed" in found.detail
+    # A jail that jails nothing is seen through.
+    loose = 'while [ "$1" != -- ]; do [ "$1" = --bind ] && cd "$2"; shift; done; shift; exec "$@"'
+    (tools / "bwrap").write_text(f"#!/bin/sh\n{loose}\n")
+    (tools / "bwrap").chmod(0o755)
+    found = await probe()
+    assert found.level == "changes" and "read" in found.detail and "write" in found.detail and "tcp" in found.detail
+    # One that cannot be started, too.
+    (tools / "bwrap").write_text("#!/bin/sh\necho 'bwrap: No permissions to create a new namespace' >&2\nexit 1\n")
+    found = await probe()
+    assert found.level == "changes" and "No permissions" in found.detail
+    assert (await probe(Settings(isolation="changes"))).level == "changes"
 
 
 @needs_jail

@@ -18,6 +18,10 @@ from selfloop.lsp.inbox import Inbox
 from selfloop.lsp.server import SelfloopServer
 
 
+SETTLED_SECONDS = 0.5
+"""Clearing up waits until the editor has its first answers."""
+
+
 def main(read_fd: int, write_fd: int) -> None:
     """Serve the supervisor on two descriptors until it is done with us."""
     logging.basicConfig(
@@ -29,13 +33,18 @@ def main(read_fd: int, write_fd: int) -> None:
     asyncio.new_event_loop().run_until_complete(_serve(read_fd, write_fd))
 
 
+def _settle() -> None:
+    """Clear away what the imports have left; the rest stays for good and need not be walked again with every turn."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(700, 10, 10)
+
+
 async def _serve(read_fd: int, write_fd: int) -> None:
     hub: Hub[SelfloopServer] = Hub(read_fd, write_fd, create_server)
     hub.editor_of = lambda folder: WindowEditor(hub, folder)
     Inbox(hub)
-    # What was loaded at the start stays for good: the collector need not walk it again with every turn.
-    gc.freeze()
-    gc.enable()
+    asyncio.get_running_loop().call_later(SETTLED_SECONDS, _settle)
     stopping = asyncio.create_task(hub.stopping.wait())
     closed = asyncio.create_task(hub.pipe.closed.wait())
     await asyncio.wait({stopping, closed}, return_when=asyncio.FIRST_COMPLETED)
