@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench lint types unit clean
+.PHONY: demo test check bench proof lint types unit clean
 
 demo: $(READY)  ## the main job, on the built-in offline model
 	$(BIN)/selfloop demo
@@ -16,6 +16,9 @@ check: $(READY) lint types unit  ## the quick part: lint, types, unit tests
 
 bench: $(READY)  ## ratios against baselines of the same run; exits 1 where a target is missed
 	cd tests && ../$(BIN)/python -m benchmarks
+
+proof: $(READY)  ## kill -9 after every write and at 200 seeded moments; takes the better part of an hour
+	SELFLOOP_TEST_LIVES=50 SELFLOOP_TEST_STRIDE=1 $(BIN)/pytest tests/e2e/test_crash.py -q --timeout 7200
 
 lint: $(READY)
 	$(BIN)/ruff check .

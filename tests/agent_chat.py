@@ -15,8 +15,8 @@ from selfloop.agent.context import EditorSnapshot, OpenDocument
 from selfloop.agent.conversation import Conversation, Parts, PromptAck
 from selfloop.agent.prompts import Prompts
 from selfloop.config import Folders, Settings
+from selfloop.gates.editor import ApplyOutcome, OpenText
 from selfloop.gates.gates import Gates
-from selfloop.gates.review import ApplyOutcome, OpenText
 from selfloop.model.client import ModelClient
 from selfloop.sandbox.isolation import Isolation, probe
 from selfloop.sandbox.pool import Pool

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from selfloop.changes import split_lines
 from selfloop.errors import Stale
-from selfloop.gates.review import ApplyOutcome, BufferEdit, OpenText
+from selfloop.gates.editor import ApplyOutcome, BufferEdit, OpenText
 
 
 class SmallEditor:

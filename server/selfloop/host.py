@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from selfloop.agent.context import EditorSnapshot
 from selfloop.config import Folders
-from selfloop.gates.review import Editor
+from selfloop.gates.editor import Editor
 from selfloop.storage.rules import Rules
 from selfloop.updates import UpdateEnvelope
 

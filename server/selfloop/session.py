@@ -1,6 +1,6 @@
 """One workspace and everything that serves it: the composition root.
 
-    Workspace ─┬─ Store, Sessions, Memory, journals   storage/
+    Workspace ─┬─ Store, Sessions, journals           storage/
                ├─ Gates                               gates/
                ├─ Conversation, for each session      agent/
                └─ Workshop, once a turn needs it      model/, sandbox/
@@ -17,21 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from selfloop.changes import FileChange, unified_diff
 from selfloop.config import Settings
 from selfloop.errors import RequestFailed
-from selfloop.gates.gate import GateRecord
-from selfloop.gates.gates import Gates
 from selfloop.host import Host
 from selfloop.storage.journal import UpdateJournal
-from selfloop.storage.memory import Memory
-from selfloop.storage.secrets import redact
 from selfloop.storage.sessions import Sessions
 from selfloop.storage.store import Store
 from selfloop.updates import Gate, GateInfo, Notice, Update
 
 if TYPE_CHECKING:
     from selfloop.agent.conversation import Conversation
+    from selfloop.changes import FileChange
+    from selfloop.gates.gate import GateRecord
+    from selfloop.gates.gates import Gates
     from selfloop.workshop import Workshop
 
 
@@ -46,16 +44,8 @@ class Workspace:
         self.settings = settings
         self.store = Store.open(path, host.folders)
         self.sessions = Sessions(self.store)
-        self.memory = Memory(self.store)
-        self.gates = Gates(
-            self.store,
-            path,
-            rules=host.rules,
-            publish=self._gate_published,
-            on_decided=self._gate_decided,
-            redact=self.redact,
-        )
         self._host = host
+        self._gates: Gates | None = None
         self._workshop: Workshop | None = None
         self._journals: dict[str | None, UpdateJournal] = {}
         self._conversations: dict[str, Conversation] = {}
@@ -104,6 +94,22 @@ class Workspace:
         self.store.close()
 
     # Parts
+
+    @property
+    def gates(self) -> Gates:
+        """The gates; imported when they are first needed, like the workshop."""
+        if self._gates is None:
+            from selfloop.gates.gates import Gates
+
+            self._gates = Gates(
+                self.store,
+                self.path,
+                rules=self._host.rules,
+                publish=self._gate_published,
+                on_decided=self._gate_decided,
+                redact=self.redact,
+            )
+        return self._gates
 
     @property
     def workshop(self) -> Workshop:
@@ -216,8 +222,12 @@ class Workspace:
 
     def redact(self, text: str) -> str:
         """Return the text without secrets."""
+        from selfloop.storage.secrets import redact  # Its patterns are many, and nobody waits for them at the start.
+
         return redact(text, self._host.secrets())
 
     def diff(self, change: FileChange) -> str:
         """Return a file's change as a unified diff without secrets."""
+        from selfloop.changes import unified_diff
+
         return self.redact(unified_diff(change))

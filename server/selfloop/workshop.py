@@ -18,12 +18,14 @@ from selfloop.errors import SelfloopError
 from selfloop.gates.gates import Gates
 from selfloop.host import Host
 from selfloop.model.client import ModelClient
+from selfloop.sandbox.git import distrust
 from selfloop.sandbox.isolation import Isolation, probe
 from selfloop.sandbox.pool import Pool
 from selfloop.sandbox.shadow import Shadow
 from selfloop.storage.journal import UpdateJournal
 from selfloop.storage.memory import Memory
 from selfloop.storage.sessions import SessionRecord, Sessions
+from selfloop.storage.store import Store
 from selfloop.updates import MessageChunk, Update
 
 logger = logging.getLogger(__name__)
@@ -34,9 +36,12 @@ class Premises(Protocol):
 
     path: Path
     settings: Settings
+    store: Store
     sessions: Sessions
-    memory: Memory
-    gates: Gates
+
+    @property
+    def gates(self) -> Gates:
+        """The workspace's gates."""
 
     def emit(self, update: Update, session_id: str | None = None) -> None:
         """Number an update, write it down, and send it."""
@@ -59,6 +64,7 @@ class Workshop:
 
     def __init__(self, premises: Premises, host: Host) -> None:
         self._premises, self._host = premises, host
+        distrust(premises.path)
         self._prompts = Prompts.load()
         self._map = RepositoryMap()
         self._isolation: asyncio.Task[Isolation] | None = None
@@ -128,7 +134,7 @@ class Workshop:
                 prompts=self._prompts,
                 pool=self.pool,
                 gates=premises.gates,
-                memory=premises.memory,
+                memory=Memory(premises.store),
                 settings=premises.settings,
                 isolation=self.isolation,
                 emit=lambda update: premises.emit(update, session_id),

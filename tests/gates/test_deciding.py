@@ -10,8 +10,8 @@ import pytest
 from gate_room import Room
 from selfloop import errors
 from selfloop.changes import EXECUTABLE
+from selfloop.gates.editor import ApplyOutcome, BufferEdit
 from selfloop.gates.gate import EvidenceItem
-from selfloop.gates.review import ApplyOutcome, BufferEdit
 from small_editor import SmallEditor
 
 pytestmark = pytest.mark.unit

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from repositories import git, make_repository, write
+from selfloop.sandbox.git import distrust, find_program
 from selfloop.sandbox.pool import Pool
 from selfloop.sandbox.shadow import Shadow
 
@@ -136,3 +137,17 @@ def _as_plain(work_tree: Path, git_dir: Path) -> Path:
     (work_tree / ".git").unlink()
     os.rename(git_dir, work_tree / ".git")
     return work_tree
+
+
+def test_no_program_of_ours_is_taken_from_a_folder_that_is_worked_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted = tmp_path / "project" / ".venv" / "bin"
+    planted.mkdir(parents=True)
+    (planted / "git").write_text("#!/bin/sh\ntouch /tmp/planted\n")
+    (planted / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{planted}{os.pathsep}{os.environ['PATH']}")
+    assert find_program("git") == str(planted / "git"), "the test's own premise"
+    distrust(tmp_path / "project")
+    found = find_program("git")
+    assert found is not None and not found.startswith(str(tmp_path))

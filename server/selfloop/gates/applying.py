@@ -30,8 +30,9 @@ from selfloop.changes import (
     reverse,
 )
 from selfloop.errors import PathRefused, SelfloopError, Stale
+from selfloop.gates.editor import ApplyOutcome, BufferEdit, Editor, LineEdit, OpenText
 from selfloop.gates.ledger import Step
-from selfloop.gates.review import ApplyOutcome, BufferEdit, Editor, LineEdit, OpenText, Present
+from selfloop.gates.review import Present
 from selfloop.sandbox.paths import Door
 
 Conflicts = tuple[tuple[str, str], ...]

@@ -17,11 +17,12 @@ from attrs import evolve
 from selfloop.changes import FileChange, file_change, reverse
 from selfloop.errors import Decided, InvalidInput, Stale, StoreError, Unknown
 from selfloop.gates.applying import Conflicts, carry_out, step_for
+from selfloop.gates.editor import Editor
 from selfloop.gates.gate import Decision, HunkState
 from selfloop.gates.ledger import Application, Proposal, Step
 from selfloop.gates.proposals import resolved_by, summary, withdrawal
 from selfloop.gates.recovery import recover
-from selfloop.gates.review import Editor, FileReview, Resolution, location
+from selfloop.gates.review import FileReview, Resolution, location
 from selfloop.gates.shelf import Shelf
 from selfloop.gates.undoing import plan_undo
 

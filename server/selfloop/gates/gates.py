@@ -22,10 +22,11 @@ from selfloop.changes import FileChange
 from selfloop.errors import Unknown
 from selfloop.gates.commands import CommandGates
 from selfloop.gates.deciding import Decisions
+from selfloop.gates.editor import Editor
 from selfloop.gates.gate import CommandDecision, CommandRequest, Decision, EvidenceItem, GateRecord, GateState
 from selfloop.gates.ledger import Proposal
 from selfloop.gates.proposals import merge, resolved_by, summary
-from selfloop.gates.review import Editor, GateView, Resolution, assumed
+from selfloop.gates.review import GateView, Resolution, assumed
 from selfloop.gates.shelf import Shelf
 from selfloop.storage.rules import Rules
 from selfloop.storage.store import Store

@@ -12,8 +12,8 @@ from attrs import evolve
 
 from selfloop.errors import SelfloopError
 from selfloop.gates.applying import edit_buffers, finish_on_disk, state_of
+from selfloop.gates.editor import Editor
 from selfloop.gates.ledger import Application, Step
-from selfloop.gates.review import Editor
 from selfloop.sandbox.paths import Door
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from attrs import evolve
 
 from selfloop.errors import SelfloopError, Unknown
+from selfloop.gates.editor import Editor
 from selfloop.gates.gate import GateRecord, GateState
 from selfloop.gates.ledger import Ledger, Proposal
 from selfloop.gates.rendering import render
-from selfloop.gates.review import Editor, FileReview, digest, look, reviews_of
+from selfloop.gates.review import FileReview, digest, look, reviews_of
 from selfloop.sandbox.paths import Door
 from selfloop.storage.store import Store
 

@@ -13,8 +13,9 @@ from attrs import define, field
 from selfloop.changes import FileChange, FileResult, HunkKind, Mode, apply_hunks, file_change
 from selfloop.errors import SelfloopError, Stale
 from selfloop.gates.applying import Conflicts, step_for
+from selfloop.gates.editor import Editor
 from selfloop.gates.ledger import Application, Step
-from selfloop.gates.review import Editor, Present, present
+from selfloop.gates.review import Present, present
 from selfloop.sandbox.paths import Door
 
 TakenBack = list[tuple[int, str]]

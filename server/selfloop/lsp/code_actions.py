@@ -9,7 +9,6 @@ from typing import Any
 
 from lsprotocol import types
 
-from selfloop.gates.rendering import hunk_spans
 from selfloop.lsp.convert import path_of_uri
 from selfloop.lsp.inbox import SOURCE, Pending, decide, decide_all, pending, pending_in, show
 from selfloop.lsp.server import SelfloopServer
@@ -69,6 +68,8 @@ async def gate_file_hunks(ls: SelfloopServer, uri: str, place: types.Range) -> l
     document = ls.documents.at(path) if path is not None else None
     if path is None or document is None or path.suffix != ".diff" or path.parts[-3:-1] != (".evo", "gates"):
         return []
+    from selfloop.gates.rendering import hunk_spans
+
     spans = hunk_spans(document.text)
     here = {span.hunk_id for span in spans if span.start <= place.end.line and place.start.line < span.end}
     waiting = [item for item in await pending(ls.hub, ls) if item.gate.gate_id == path.stem]

@@ -15,7 +15,7 @@ from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 
 from selfloop.errors import Stale
-from selfloop.gates.review import ApplyOutcome, BufferEdit, OpenText
+from selfloop.gates.editor import ApplyOutcome, BufferEdit, OpenText
 from selfloop.lsp.convert import line_range
 from selfloop.lsp.documents import Document, split_lines
 from selfloop.lsp.hub import Hub

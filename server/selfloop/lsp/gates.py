@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from selfloop.gates.review import GateView, Resolution
+from typing import TYPE_CHECKING
+
 from selfloop.lsp.convert import line_range
 from selfloop.lsp.editor import WindowEditor
 from selfloop.lsp.protocol import (
@@ -21,6 +22,9 @@ from selfloop.lsp.protocol import (
 )
 from selfloop.lsp.server import SelfloopServer
 from selfloop.session import Workspace
+
+if TYPE_CHECKING:
+    from selfloop.gates.review import GateView, Resolution
 
 
 def list_(ls: SelfloopServer, params: GateListParams) -> GateListResult:

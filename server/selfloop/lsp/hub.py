@@ -22,7 +22,7 @@ from attrs import evolve
 from selfloop.agent.context import EditorSnapshot, OpenDocument
 from selfloop.config import Folders, Settings, load_settings, save_model_choice
 from selfloop.errors import InvalidInput, RequestFailed, SelfloopError, Unknown
-from selfloop.gates.review import ApplyOutcome, BufferEdit, Editor
+from selfloop.gates.editor import ApplyOutcome, BufferEdit, Editor
 from selfloop.lsp.convert import origin_of, path_of_uri
 from selfloop.lsp.documents import Documents
 from selfloop.lsp.pipe import Frame, Pipe

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lsprotocol import types
 
 from selfloop.errors import SelfloopError
-from selfloop.gates.review import FileView, HunkView
 from selfloop.lsp.convert import line_range, path_of_uri
 from selfloop.lsp.editor import WindowEditor
 from selfloop.lsp.hub import Hub
 from selfloop.lsp.server import SelfloopServer
 from selfloop.session import Workspace
 from selfloop.updates import GateInfo
+
+if TYPE_CHECKING:
+    from selfloop.gates.review import FileView, HunkView
 
 SOURCE = "selfloop"
 SETTLE_SECONDS = 0.15

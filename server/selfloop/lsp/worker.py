@@ -17,7 +17,6 @@ from selfloop.lsp.hub import Hub
 from selfloop.lsp.inbox import Inbox
 from selfloop.lsp.server import SelfloopServer
 
-
 SETTLED_SECONDS = 0.5
 """Clearing up waits until the editor has its first answers."""
 

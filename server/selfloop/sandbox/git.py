@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from selfloop.errors import SandboxError
@@ -159,10 +159,24 @@ def git_program() -> str | None:
 def find_program(name: str) -> str | None:
     """Return the absolute path of a program on the PATH.
 
-    Relative entries of the PATH (`.` or an empty one) are passed over: they would mean the folder that is worked on.
+    Relative entries of the PATH (`.` or an empty one) are passed over: they would mean the folder that is worked on. So
+    are entries inside such a folder, like an activated environment's: a repository could have planted the program.
     """
-    found = shutil.which(name, path=os.pathsep.join(absolute_path_entries()))
+    entries = [entry for entry in absolute_path_entries() if not _within(Path(entry), _distrusted)]
+    found = shutil.which(name, path=os.pathsep.join(entries))
     return str(Path(found).absolute()) if found else None
+
+
+_distrusted: set[Path] = set()
+
+
+def distrust(folder: Path) -> None:
+    """Never again take a program that we run ourselves from below a folder."""
+    _distrusted.add(folder.resolve())
+
+
+def _within(path: Path, folders: Iterable[Path]) -> bool:
+    return any(path.resolve().is_relative_to(folder) for folder in folders)
 
 
 def absolute_path_entries() -> Sequence[str]:
