@@ -135,13 +135,27 @@ def _model_choice(folders: Folders) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if value} if isinstance(chosen, dict) else {}
 
 
+_NUMBERS = {"context_tokens", "max_output_tokens", "turn_total_tokens", "turn_iterations", "retention_days"}
+
+
 def _typed(name: str, value: Any) -> Any:
-    integers = {"context_tokens", "max_output_tokens", "turn_total_tokens", "turn_iterations", "retention_days"}
-    if name in integers and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise InvalidInput(f"The setting {name} must be a whole number above 0, not {value!r}; no setting was read.")
-    if name == "toolchains":
-        return tuple(str(item) for item in value) if isinstance(value, list | tuple) else ()
-    return value
+    """Return a setting's value, or say plainly what it must be."""
+    wanted, fits = "a text", isinstance(value, str)
+    if name in _NUMBERS:
+        wanted, fits = "a whole number above 0", type(value) is int and value > 0
+    elif name == "turn_cost_usd":
+        wanted, fits = "a number above 0", type(value) in (int, float) and value > 0
+    elif name == "text_protocol":
+        wanted, fits = "true or false", isinstance(value, bool)
+    elif name == "toolchains":
+        wanted, fits = "a list of folders", isinstance(value, list) and all(isinstance(item, str) for item in value)
+    elif name == "isolation":
+        wanted, fits = '"auto" or "changes"', value in ("auto", "changes")
+    elif name == "base_url":
+        wanted, fits = "an address such as https://host/v1", str(value).startswith(("http://", "https://"))
+    if not fits:
+        raise InvalidInput(f"The setting {name} must be {wanted}, not {value!r}; no setting was read. Mend it.")
+    return tuple(value) if name == "toolchains" else value
 
 
 def _user_environment(folders: Folders) -> dict[str, str]:
