@@ -10,12 +10,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 
 BARE = [sys.executable, str(Path(__file__).with_name("bare_server.py"))]
+BARE_NAME = f"bare pygls {version('pygls')}"
 OURS = [str(Path(sys.executable).with_name("selfloop")), "serve"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from benchmarks.measure import BARE, OURS, Client, Figure, place, ratio
+from benchmarks.measure import BARE, BARE_NAME, OURS, Client, Figure, place, ratio
 from model_server import ModelServer, text
 
 SETTLE_SECONDS = 3.0
@@ -56,4 +56,4 @@ def run() -> list[Figure]:
             pass
         print(f"     (after a first turn: {_resident_mib(client.process.pid):.0f} MiB, the model library included)")
         client.stop()
-    return [ratio("memory of both processes, idle", 1.75, ours, bare, "bare pygls", "MiB")]
+    return [ratio("memory of both processes, idle", 1.75, ours, bare, BARE_NAME, "MiB")]

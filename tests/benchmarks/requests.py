@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from benchmarks.measure import BARE, OURS, Client, Figure, place, ratio
+from benchmarks.measure import BARE, BARE_NAME, OURS, Client, Figure, place, ratio
 
 WARM, COUNT, BLOCKS = 300, 400, 5
 
@@ -33,4 +33,4 @@ def run() -> list[Figure]:
             bare += _timed(bare_client, "bare/tiny", COUNT)
         ours_client.stop()
         bare_client.stop()
-    return [ratio("a tiny request, through the supervisor", 0.5, ours, bare, "bare pygls, direct")]
+    return [ratio("a tiny request, through the supervisor", 0.5, ours, bare, f"{BARE_NAME}, direct")]

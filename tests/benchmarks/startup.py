@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from benchmarks.measure import BARE, OURS, Client, Figure, place, ratio
+from benchmarks.measure import BARE, BARE_NAME, OURS, Client, Figure, place, ratio
 
 ROUNDS = 12
 
@@ -27,6 +27,6 @@ def run() -> list[Figure]:
             first.append(1000 * (time.perf_counter() - client.started))
             client.stop()
     return [
-        ratio("answer to initialize", 0.15, ours[1:], bare[1:], "bare pygls"),
-        ratio("first selfloop/* answer with the worker's state", 1.25, first[1:], bare[1:], "bare pygls"),
+        ratio("answer to initialize", 0.15, ours[1:], bare[1:], BARE_NAME),
+        ratio("first selfloop/* answer with the worker's state", 1.25, first[1:], bare[1:], BARE_NAME),
     ]

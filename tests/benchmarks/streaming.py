@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import platform
 import re
 import time
 from urllib.parse import urlsplit
@@ -37,11 +38,8 @@ def run() -> list[Figure]:
         relay = _relay(model.url) + _relay(model.url)
         ours = _ours(model.url) + _ours(model.url)
     value = quantile(ours, 0.5) - quantile(relay, 0.5)
-    return [
-        Figure(
-            "model chunk to update, above a raw relay", "ms", 1.0, value, tuple(ours), tuple(relay), "raw relay", True
-        )
-    ]
+    name, against = "model chunk to update, above a raw relay", f"raw relay (http.client {platform.python_version()})"
+    return [Figure(name, "ms", 1.0, value, tuple(ours), tuple(relay), against, difference=True)]
 
 
 def _relay(url: str) -> list[float]:

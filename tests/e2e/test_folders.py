@@ -1,0 +1,63 @@
+"""Several folders in one window: each has its own sessions, gates and state; a prompt names its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lsp_client import RpcError, to_uri
+from model_server import ModelServer, call, text, tools
+from scene import GREETING, Starter
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """A second folder, without git."""
+    folder = tmp_path / "other project ü"
+    folder.mkdir()
+    (folder / "greet.py").write_text(GREETING)
+    return folder
+
+
+async def test_a_session_works_in_the_folder_it_was_made_for(
+    start: Starter, workspace: Path, other: Path, model: ModelServer
+) -> None:
+    client = await start(workspace, other)
+    named = (await client.request("selfloop/session/new", {"workspaceFolder": to_uri(other)}))["sessionId"]
+    first = (await client.request("selfloop/session/new", {}))["sessionId"]
+    for session, word in ((named, "Servus"), (first, "Hi")):
+        model.extend(tools(call("edit_file", path="greet.py", old="Hello", new=word)), text("Done."))
+        await client.request("selfloop/session/prompt", {"sessionId": session, "text": "Go."})
+        await client.idle(session)
+    gates = (await client.request("selfloop/gate/list", {"state": "open"}))["gates"]
+    assert len(gates) == 2
+    for gate in gates:
+        await client.request(
+            "selfloop/gate/resolve", {"gateId": gate["gateId"], "optionId": "approve", "digest": gate["digest"]}
+        )
+    assert (other / "greet.py").read_text() == GREETING.replace("Hello", "Servus")
+    assert (workspace / "greet.py").read_text() == GREETING.replace("Hello", "Hi")
+    assert (other / ".evo" / "sessions" / named).is_dir() and (workspace / ".evo" / "sessions" / first).is_dir()
+
+
+async def test_a_folder_that_comes_later_is_served_too(
+    start: Starter, workspace: Path, other: Path, model: ModelServer
+) -> None:
+    client = await start(workspace)
+    folder = {"uri": to_uri(other), "name": "other"}
+    client.notify("workspace/didChangeWorkspaceFolders", {"event": {"added": [folder], "removed": []}})
+    session = (await client.request("selfloop/session/new", {"workspaceFolder": to_uri(other)}))["sessionId"]
+    model.extend(text("Hello."))
+    await client.request("selfloop/session/prompt", {"sessionId": session, "text": "Hello?"})
+    assert (await client.idle(session))["stopReason"] == "end_turn"
+
+
+async def test_a_window_without_a_folder_is_told_to_open_one(start: Starter, model: ModelServer) -> None:
+    from lsp_client import LspClient
+
+    client = await LspClient.start()
+    await client.initialize()
+    with pytest.raises(RpcError, match="open a folder"):
+        await client.request("selfloop/session/new", {})
+    await client.close()
