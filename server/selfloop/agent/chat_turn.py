@@ -385,7 +385,7 @@ class ChatTurn:
         if record is not None:
             desk.gate_published(record)
         elif changes:
-            text = "All that this turn has changed was rejected before, so it is not proposed again."
+            text = "All that this turn changed was rejected before, so nothing is proposed; only a new session may."
             desk.parts.emit(Notice(severity="info", text=text))
         # What was rejected before and has come again is known only now.
         await desk.take_back()
