@@ -144,6 +144,13 @@ class Workspace:
         """Give a session another title."""
         self.sessions.rename(session_id, title, key=key)
 
+    async def cancel_session(self, session_id: str) -> None:
+        """End the session's running turn, also one that a crash cut off and that is about to be taken up."""
+        self.sessions.get(session_id)
+        if self._mended is not None:
+            await asyncio.wait([self._mended])
+        await self.conversation(session_id).cancel()
+
     async def delete_session(self, session_id: str, key: str | None) -> None:
         """End a session and remove what it has left."""
         self.sessions.get(session_id)
@@ -160,7 +167,11 @@ class Workspace:
     def is_running(self, session_id: str) -> bool:
         """Tell whether a turn of the session runs."""
         conversation = self._conversations.get(session_id)
-        return conversation is not None and conversation.running
+        if conversation is not None and conversation.running:
+            return True
+        # What a crash cut off, and is about to be taken up, runs too.
+        mending = self._mended is not None and not self._mended.done()
+        return mending and bool(self.sessions.state(session_id).get("running"))
 
     def any_running(self) -> bool:
         """Tell whether a turn of any session runs."""

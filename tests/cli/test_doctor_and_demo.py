@@ -105,6 +105,16 @@ def test_the_demo_goes_the_whole_way_in_under_half_a_minute(tmp_path: Path) -> N
     assert list(tmp_path.glob("selfloop-demo-*")) == []
 
 
+def test_the_demo_goes_the_whole_way_without_a_jail_and_without_ripgrep(tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("git", "sh", "env", "python3"):
+        (tools / name).symlink_to(shutil.which(name) or name)
+    done = selfloop("demo", env={"TMPDIR": str(tmp_path), "PATH": str(tools)})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "isolation: changes" in done.stdout and "A command waits for you" in done.stdout
+
+
 def test_the_demo_keeps_its_folder_when_asked(tmp_path: Path, own_home: Path) -> None:
     done = selfloop("demo", "--keep", env={"TMPDIR": str(tmp_path)})
     assert done.returncode == 0, done.stdout + done.stderr

@@ -138,11 +138,23 @@ class _Demo:
             SessionPromptParams(session_id=session.session_id, text=_PROMPT),
             SessionPromptResult,
         )
-        stopped = await editor.until(lambda: editor.idle)
+        while (stopped := await editor.until(lambda: editor.command or editor.idle)) is editor.command:
+            await self._allow(client, editor)
         self._require(stopped == "end_turn", f"the turn ended as {stopped!r}")
         self._require(editor.chunks > 1, "the answer did not stream")
         self._require(editor.tools["completed"] >= 3, "the agent did not use its tools")
         return session.session_id
+
+    async def _allow(self, client: Client, editor: _Editor) -> None:
+        """Allow the command that waits: without a jail, every one but a plain look asks first."""
+        gate, editor.command = editor.command, None
+        assert gate is not None  # noqa: S101 - it is what was waited for
+        self._say(
+            f"A command waits for you, because there is no jail here: {gate.subject.get('command', '')}", "yellow"
+        )
+        answer = GateResolveParams(gate_id=gate.gate_id, option_id="approve", digest=gate.digest)
+        await client.ask("selfloop/gate/resolve", answer, GateResolveResult)
+        self._say("approve: this once, bound to a digest of exactly this command")
 
     async def _proposal(self, editor: _Editor) -> str:
         self._step(
@@ -230,6 +242,8 @@ class _Editor(Window):
         self.idle: str | None = None
         """The stop reason, once the turn has ended."""
         self.gate: GateInfo | None = None
+        self.command: GateInfo | None = None
+        """The gate of a command that waits for an answer."""
         self.tools: Counter[str] = Counter()
         self.chunks = 0
         self._screen = screen
@@ -274,6 +288,8 @@ class _Editor(Window):
                 self._screen.tool(call)
             case Notice(severity="error" | "warning" as severity, text=text):
                 self._screen.say(f"{severity}: {showing.visible(text)}", "yellow")
+            case Gate(gate=gate) if gate.subject.get("type") == "command":
+                self.command = gate if gate.state == "open" else None
             case Gate(gate=gate):
                 self.gate = gate
             case State(state="idle", stop_reason=reason):

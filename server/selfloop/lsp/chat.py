@@ -116,7 +116,7 @@ async def delete(ls: SelfloopServer, params: SessionRef) -> Empty:
 async def cancel(ls: SelfloopServer, params: SessionRef) -> Empty:
     """Cancel the running turn and everything it has started; nothing runs: nothing happens."""
     workspace, session_id = ls.hub.session(params.session_id)
-    await asyncio.shield(workspace.conversation(session_id).cancel())
+    await asyncio.shield(workspace.cancel_session(session_id))
     return Empty()
 
 
