@@ -106,3 +106,41 @@ async def test_a_new_file_and_a_file_that_is_not_open_are_written_by_the_server(
     assert len(undone["applied"]) == 2
     assert not (workspace / "src/new.py").exists()
     assert (workspace / "README.md").read_text() == "# Greetings\n"
+
+
+async def test_after_a_clash_the_agent_sees_the_users_lines_and_can_change_them(
+    start: Starter, workspace: Path, model: ModelServer
+) -> None:
+    client = await start()
+    uri = client.open(workspace / "greet.py")
+    model.extend(
+        tools(
+            call("edit_file", path="greet.py", old="'Hello ' + name", new="f'Hello {name}'"),
+            call("edit_file", path="greet.py", old="'Bye ' + name", new="f'Bye {name}'"),
+        ),
+        text("Done."),
+    )
+    session = (await client.request("selfloop/session/new", {}))["sessionId"]
+    await client.request("selfloop/session/prompt", {"sessionId": session, "text": "Use f-strings."})
+    await client.idle(session)
+    mine = GREETING.replace("'Hello ' + name", "'Good day ' + name")
+    client.change(uri, mine)
+    model.extend(
+        text("CONTINUE"),
+        tools(call("read_file", path="greet.py")),
+        tools(call("edit_file", path="greet.py", old="'Good day ' + name", new="f'Good day {name}'")),
+        text("Done."),
+    )
+    await client.request("selfloop/session/prompt", {"sessionId": session, "text": "Once more, please."})
+    await client.idle(session, count=2)
+    seen = next(m["content"] for m in reversed(model.requests[-2].messages) if m["role"] == "tool")
+    assert "'Good day ' + name" in seen and "f'Bye {name}'" in seen, (
+        "the user's lines, and the agent's that do not clash"
+    )
+    (gate,) = (await client.request("selfloop/gate/list", {"state": "open"}))["gates"]
+    await client.request(
+        "selfloop/gate/resolve", {"gateId": gate["gateId"], "optionId": "approve", "digest": gate["digest"]}
+    )
+    assert client.buffers[uri] == mine.replace("'Good day ' + name", "f'Good day {name}'").replace(
+        "'Bye ' + name", "f'Bye {name}'"
+    )

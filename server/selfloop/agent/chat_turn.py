@@ -92,7 +92,7 @@ class ChatTurn:
         """
         desk = self.desk
         overlay = await desk.overlay()
-        worktree, conflicts = await desk.place.open(overlay)
+        worktree, conflicts = await desk.place.open(overlay, yielding=self.start is not None)
         await desk.take_back()
         isolation = await desk.parts.isolation()
         if desk.state.history.head() == 0:
@@ -214,15 +214,16 @@ class ChatTurn:
         today = datetime.now(UTC).date().isoformat()
         before = self._task_so_far(task)
         # An older task's folder is out of reach, though the history still names its files.
-        folder = "Its results folder is @outputs/." if before else "It begins with an empty @outputs/ of its own."
+        place = f".evo/outputs/{desk.parts.session.id}/task_{task}"
+        folder = f"Its folder is {place}, which is @outputs/ to you" + ("." if before else "; it is empty.")
         notes = [f"Task {task}. {folder} Today is {today} (UTC).", *before]
         notes += [told.text for told in desk.state.tell]
         pins = [Pin("The user", start.text, task), *(pin for told in desk.state.tell for pin in told.pins)]
         if conflicts:
             paths = ", ".join(printable(path) for path in conflicts)
             notes.append(
-                "The user has changed the same lines as you in these files, so your copy of them is older than the "
-                f"user's: {paths}. Your change there will have to be made anew."
+                f"The user has changed the same lines as you in these files: {paths}. The user's lines stand there now "
+                "and yours are gone; read them, and make your change anew where it is still wanted."
             )
             desk.parts.emit(Notice(severity="warning", text=_conflict_sentence(paths)))
         if _digest(rules) != desk.state.rules:
@@ -397,6 +398,6 @@ def _digest(rules: str | None) -> str:
 
 def _conflict_sentence(paths: str) -> str:
     return (
-        f"You and the agent have changed the same lines of {paths}. Nothing of yours was touched; the "
-        "agent's change there will be stale until it is made anew."
+        f"You and the agent have changed the same lines of {paths}. Yours stand, and the agent's change there was "
+        "dropped; the agent was told, and you can ask for it again."
     )

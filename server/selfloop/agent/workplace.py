@@ -47,11 +47,12 @@ class Workplace:
     _lock: asyncio.Lock = field(factory=asyncio.Lock, init=False)
     """Held while the worktree is opened, synchronised or taken back."""
 
-    async def open(self, overlay: Mapping[str, bytes] | None) -> tuple[Worktree, list[str]]:
+    async def open(self, overlay: Mapping[str, bytes] | None, *, yielding: bool) -> tuple[Worktree, list[str]]:
         """Return the worktree with the user's text as it is now, and the paths that could not be brought together.
 
         Args:
             overlay: the unsaved buffers; None: what the editor shows is not known, so an open worktree stays as it is.
+            yielding: where both have changed the same lines, the user's replace the agent's.
 
         Raises:
             SandboxError: there is none and none can be made; nothing was done.
@@ -59,7 +60,7 @@ class Workplace:
         async with self._lock:
             worktree = await self._reopened()
             if worktree is not None:
-                return worktree, [] if overlay is None else await worktree.sync(overlay)
+                return worktree, [] if overlay is None else await worktree.sync(overlay, yielding=yielding)
             pool = await self.pool()
             self._worktree = worktree = await pool.acquire(overlay or {})
             self.sessions.set_state(self.session_id, worktree=worktree.id)

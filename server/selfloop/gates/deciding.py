@@ -235,7 +235,7 @@ def _undecided(proposal: Proposal, option_id: str, status: str, hunks: HunkRefs 
     if hunks is None:
         if record.state == "open":
             return proposal.pending()
-        if record.state == "resolved" and record.resolved_by == option_id:
+        if record.state == "resolved" and option_id in (record.resolved_by, record.ended_by):
             return []
         said = record.resolved_by if record.state == "resolved" else record.state
         raise Decided(f"This gate was decided before ({said}); that stands, and nothing was changed.")
@@ -300,7 +300,8 @@ def _decided(
     if comment:
         record = evolve(record, comment=f"{record.comment}\n{comment}" if record.comment else comment)
     if record.state == "open" and not after.pending():
-        record = evolve(record, state="resolved", resolved_by=resolved_by(after.hunks.values()))
+        option = "approve" if status == "approved" else "reject"
+        record = evolve(record, state="resolved", resolved_by=resolved_by(after.hunks.values()), ended_by=option)
     after.record = record
     return after
 

@@ -50,6 +50,8 @@ class GateRecord:
     turn_id: str | None = None
     resolved_by: str | None = None
     """The option that decided it, or `mixed`."""
+    ended_by: str | None = None
+    """The option of the answer that decided what was left of it: given again, it is no other answer."""
     comment: str | None = None
 
     def info(self, uri: Callable[[str], str]) -> GateInfo:

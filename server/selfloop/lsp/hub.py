@@ -297,6 +297,8 @@ class Hub(Generic[W]):
 
     def select_model(self, model: str, base_url: str | None) -> None:
         """Use a model in every folder from the next call on, and remember it for the user."""
+        if base_url and origin_of(base_url) is None:
+            raise InvalidInput("The base URL must look like https://host/v1, so the model was not changed; mend it.")
         settings = self._settings or load_settings(self.folders)
         chosen = evolve(settings, model=model, base_url=base_url or settings.base_url)
         save_model_choice(self.folders, model, base_url)

@@ -65,8 +65,8 @@ def compare(records: Iterator[bytes]) -> dict[str, tuple[Entry, Entry]]:
     return found
 
 
-async def merge_texts(base: bytes, user: bytes, mine: bytes, *, git_dir: Path) -> bytes | None:
-    """Merge two versions of a text over their common base; None where they clash or are no text."""
+async def merge_texts(base: bytes, user: bytes, mine: bytes, *, git_dir: Path, user_wins: bool = False) -> bytes | None:
+    """Merge two versions of a text over their common base; None where they clash (unless one wins) or are no text."""
     if base in (user, mine) or user == mine:
         return mine if base == user else user
     folder = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=git_dir, prefix="tmp-"))
@@ -78,7 +78,8 @@ async def merge_texts(base: bytes, user: bytes, mine: bytes, *, git_dir: Path) -
     try:
         await asyncio.to_thread(lay_out)
         files = [str(folder / name) for name in ("mine", "base", "user")]
-        return await git("merge-file", "-p", "-q", *files, git_dir=git_dir)
+        favour = ("--theirs",) if user_wins else ()
+        return await git("merge-file", "-p", "-q", *favour, *files, git_dir=git_dir)
     except GitError as error:
         # The exit code is the number of clashes, and 255 for what is no text.
         if error.exit_code > 0:

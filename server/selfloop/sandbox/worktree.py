@@ -125,13 +125,14 @@ class Worktree:
             tree = await self._scan()
             return await self._compare(self.base, tree)
 
-    async def sync(self, overlay: Mapping[str, bytes] | None = None) -> list[str]:
+    async def sync(self, overlay: Mapping[str, bytes] | None = None, *, yielding: bool = False) -> list[str]:
         """Bring the user's text as it is now into the worktree.
 
         Where the agent has changed the same file, the two are merged; `base` becomes the user's text.
 
         Returns:
-            The paths that could not be merged: they and their base stay as they were.
+            The paths that could not be merged: they and their base stay as they were, or, yielding, the user's lines
+            have replaced the agent's where they clash.
         """
         async with self._lock:
             user = await self._user_tree(overlay)
@@ -145,10 +146,10 @@ class Worktree:
             plan = Plan.of(await self._differences(self.base, user), await self._differences(self.base, mine))
             target = await self.shadow.objects.amend(mine, plan.taken)
             await self._move(mine, target)
-            conflicts = [*plan.clashes, *await self._merge(plan)]
-            kept = {path: plan.user[path][0] for path in conflicts}
+            unmerged = await self._merge(plan, yielding)
+            kept = {path: plan.user[path][0] for path in (*plan.clashes, *([] if yielding else unmerged))}
             await self._set_base(await self.shadow.objects.amend(user, kept))
-            return sorted(conflicts)
+            return sorted([*plan.clashes, *unmerged])
 
     async def restore(self, path: str, data: bytes | None, mode: int | None) -> None:
         """Put a file back to the given bytes and mode; None: it is deleted if it is there."""
@@ -283,20 +284,27 @@ class Worktree:
         records = iter(split_nul(output))
         return await asyncio.to_thread(lambda: compare(records))
 
-    async def _merge(self, plan: Plan) -> list[str]:
-        """Merge the files that both have changed; return those that could not be."""
+    async def _merge(self, plan: Plan, yielding: bool) -> list[str]:
+        """Merge the files that both have changed; return those that could not be. Yielding, the user's lines win."""
         wanted = [entry[0] for path in plan.both for entry in plan.sides(path) if entry]
         contents = await self.shadow.objects.read(wanted)
         conflicts: list[str] = []
         for path in plan.both:
             base, user, mine = plan.sides(path)
-            if base is None or user is None or mine is None or 0o120000 in (base[1], user[1], mine[1]):
+            merged = None
+            if base and user and mine and 0o120000 not in (base[1], user[1], mine[1]):
+                texts = (contents[base[0]], contents[user[0]], contents[mine[0]])
+                merged = await merge_texts(*texts, git_dir=self.shadow.git_dir)
+                if merged is None:
+                    conflicts.append(path)
+                    if yielding:
+                        merged = await merge_texts(*texts, git_dir=self.shadow.git_dir, user_wins=True)
+            else:
                 conflicts.append(path)
-                continue
-            texts = (contents[base[0]], contents[user[0]], contents[mine[0]])
-            merged = await merge_texts(*texts, git_dir=self.shadow.git_dir)
-            if merged is None:
-                conflicts.append(path)
+            if merged is None or not (base and user and mine):
+                if yielding:
+                    data, kind = (contents[user[0]], user[1]) if user else (None, None)
+                    await asyncio.to_thread(self._put, path, data, kind)
                 continue
             mode = user[1] if user[1] != base[1] else mine[1]
             await asyncio.to_thread(self._hands.write_bytes, path, merged, mode)
