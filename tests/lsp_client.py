@@ -322,7 +322,10 @@ class LspClient:
     def _apply(self, params: dict[str, Any]) -> dict[str, Any]:
         if self.refuse_edits is not None:
             return {"applied": False, "failureReason": self.refuse_edits}
-        changes = params["edit"].get("documentChanges", [])
+        plain = params["edit"].get("changes", {})
+        changes = params["edit"].get("documentChanges", []) + [
+            {"textDocument": {"uri": uri}, "edits": edits} for uri, edits in plain.items()
+        ]
         for change in changes:
             document = change["textDocument"]
             version = document.get("version")

@@ -122,3 +122,19 @@ async def test_a_command_that_fails_is_also_shown(start: Starter, workspace: Pat
     with pytest.raises(RpcError, match="There is no gate"):
         await command(client, "selfloop.gate.read", {"gateId": "nope"})
     await client.until(lambda: any("There is no gate" in message["message"] for message in client.messages))
+
+
+async def test_an_editor_without_versioned_edits_gets_plain_ones(
+    start: Starter, workspace: Path, model: ModelServer
+) -> None:
+    client = await start(capabilities={})
+    uri = client.open(workspace / "greet.py")
+    gate = await propose(client, model)
+    read = await command(client, "selfloop.gate.read", {"gateId": gate})
+    answer = {"gateId": gate, "optionId": "approve", "digest": read["gate"]["digest"]}
+    assert (await command(client, "selfloop.gate.resolve", answer))["applied"] == [uri]
+    (edit,) = [r["params"]["edit"] for r in client.requests if r["method"] == "workspace/applyEdit"]
+    assert "documentChanges" not in edit and list(edit["changes"]) == [uri]
+    assert client.buffers[uri] == GREETING.replace("'Hello ' + name", "f'Hello {name}'").replace(
+        "'Bye ' + name", "f'Bye {name}'"
+    )

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
@@ -86,24 +87,30 @@ class WindowEditor:
     async def _apply_in(
         self, server: SelfloopServer, group: list[tuple[BufferEdit, Document]], label: str
     ) -> ApplyOutcome:
-        annotated = _annotates(server)
-        changes = []
-        for edit, document in group:
-            lines = split_lines(document.text)
-            changes.append(
+        able = _edit_capability(server)
+        annotated = bool(able and able.document_changes and able.change_annotation_support)
+        edits: dict[str, list[Any]] = {
+            document.uri: [
+                _text_edit(_range(lines, piece.start, piece.end), piece.text, annotated) for piece in edit.edits
+            ]
+            for edit, document in group
+            for lines in (split_lines(document.text),)
+        }
+        versions = {document.uri: document.version for _, document in group}
+        if able and able.document_changes:
+            changes = [
                 types.TextDocumentEdit(
-                    text_document=types.OptionalVersionedTextDocumentIdentifier(
-                        uri=document.uri, version=document.version
-                    ),
-                    edits=[
-                        _text_edit(_range(lines, piece.start, piece.end), piece.text, annotated) for piece in edit.edits
-                    ],
+                    text_document=types.OptionalVersionedTextDocumentIdentifier(uri=uri, version=versions[uri]),
+                    edits=rows,
                 )
-            )
-        annotations = {"selfloop": types.ChangeAnnotation(label=label)} if annotated else None
-        params = types.ApplyWorkspaceEditParams(
-            edit=types.WorkspaceEdit(document_changes=changes, change_annotations=annotations), label=label
-        )
+                for uri, rows in edits.items()
+            ]
+            annotations = {"selfloop": types.ChangeAnnotation(label=label)} if annotated else None
+            workspace_edit = types.WorkspaceEdit(document_changes=changes, change_annotations=annotations)
+        else:
+            # An editor that knows no versions: they were compared before, and the text is verified afterwards.
+            workspace_edit = types.WorkspaceEdit(changes=edits)
+        params = types.ApplyWorkspaceEditParams(edit=workspace_edit, label=label)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 answer = await server.workspace_apply_edit_async(params)
@@ -127,10 +134,9 @@ class WindowEditor:
         return ApplyOutcome(True, None)
 
 
-def _annotates(server: SelfloopServer) -> bool:
+def _edit_capability(server: SelfloopServer) -> types.WorkspaceEditClientCapabilities | None:
     workspace = server.client_capabilities.workspace
-    edit = workspace.workspace_edit if workspace else None
-    return bool(edit and edit.change_annotation_support)
+    return workspace.workspace_edit if workspace else None
 
 
 def _range(lines: Sequence[str], start: int, end: int) -> types.Range:
