@@ -43,7 +43,7 @@ def edit(text: str, old: str, new: str) -> Edited | NotEdited:
         return NotEdited("`old` and `new` are the same, so nothing was changed.")
     exact = _places(text, old)
     if len(exact) == 1:
-        if "\n" in new and "\r" not in new and 0 < text.count("\n") == text.count("\r\n"):
+        if "\n" in new and "\r" not in new + old and 0 < text.count("\n") == text.count("\r\n"):
             forgiven = "The file's lines end with CRLF; so do the new ones."
             return _replaced(text, exact[0], exact[0] + len(old), to_crlf(new), forgiven)
         return _replaced(text, exact[0], exact[0] + len(old), new)
