@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from selfloop.config import Settings
-from selfloop.errors import RequestFailed
+from selfloop.errors import RequestFailed, Unknown
 from selfloop.host import Host
 from selfloop.storage.journal import UpdateJournal
 from selfloop.storage.sessions import Sessions
@@ -130,11 +130,21 @@ class Workspace:
 
     def has_session(self, session_id: str) -> bool:
         """Tell whether the session is this workspace's."""
-        return session_id in self._conversations or any(record.id == session_id for record in self.sessions.list())
+        if session_id in self._conversations:
+            return True
+        try:
+            self.sessions.get(session_id)
+        except Unknown:
+            return False
+        return True
 
     def has_gate(self, gate_id: str) -> bool:
         """Tell whether the gate is this workspace's."""
-        return any(record.gate_id == gate_id for record in self.gates.list())
+        try:
+            self.gates.get(gate_id)
+        except Unknown:
+            return False
+        return True
 
     def create_session(self, key: str | None) -> str:
         """Make a session and return its id."""
