@@ -185,6 +185,9 @@ def clients(home: Path) -> Iterator[Callable[..., Client]]:
     try:
         yield start
     finally:
+        # All at once: else each that waits would take over from the one before and start a worker of its own.
+        for client in started:
+            client.process.kill()
         for client in started:
             client.close()
 

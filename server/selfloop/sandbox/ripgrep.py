@@ -7,15 +7,14 @@ running command does to the path meanwhile cannot lead it out. A file is handed 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import signal
 import sys
 from typing import IO
 
 from attrs import frozen
 
 from selfloop.errors import SandboxError
+from selfloop.sandbox import children
 from selfloop.sandbox.beneath import open_beneath
 from selfloop.sandbox.git import find_program
 from selfloop.sandbox.paths import Door
@@ -99,7 +98,7 @@ async def _run(
     program = find_program("rg")
     if program is None:
         raise SandboxError("ripgrep (rg) was not found on the PATH, so nothing was searched; install it.")
-    process = await asyncio.create_subprocess_exec(
+    process = await children.start(
         program,
         *arguments,
         cwd=folder,
@@ -107,7 +106,6 @@ async def _run(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
-        start_new_session=True,
     )
     assert process.stdout is not None and process.stderr is not None  # noqa: S101  Both are pipes.
     try:
@@ -121,7 +119,7 @@ async def _run(
             f"The search took more than {timeout_seconds:.0f} seconds and was ended; search a smaller folder."
         ) from error
     finally:
-        await _end(process)
+        await children.end(process)
     said = complaint.decode("utf-8", "replace").strip()
     if code == 2 and not output:
         if "regex" in said or "pattern" in said:
@@ -139,14 +137,3 @@ async def _read(stream: asyncio.StreamReader, most: int) -> bytes:
         pieces.append(piece)
         size += len(piece)
     return b"".join(pieces)[:most]
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill what still runs, and read the pipes out, so that they are closed."""
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    for stream in (process.stdout, process.stderr):
-        while stream is not None and await stream.read(1 << 16):
-            pass
-    await process.wait()
