@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench proof lint types unit clean
+.PHONY: demo test check bench proof lint types unit editors vsix clean
 
 demo: $(READY)  ## the main job, on the built-in offline model
 	$(BIN)/selfloop demo
@@ -19,6 +19,15 @@ bench: $(READY)  ## ratios against baselines of the same run; exits 1 where a ta
 
 proof: $(READY)  ## kill -9 after every write and at 200 seeded moments; takes the better part of an hour
 	SELFLOOP_TEST_LIVES=50 SELFLOOP_TEST_STRIDE=1 $(BIN)/pytest tests/e2e/test_crash.py -q --timeout 7200
+
+editors: $(READY)  ## the real editors that some tests drive: VS Code in Chromium, Neovim, Emacs; by apt, npm and pip
+	tests/vscode/install.sh
+
+vsix: $(READY)  ## the VS Code extension with the server's wheel inside: dist/selfloop.vsix
+	rm -rf vscode-client/server && mkdir -p dist
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir vscode-client/server .
+	cd vscode-client && npm ci --no-audit --no-fund --loglevel=error && npm run build
+	cd vscode-client && npx vsce package --no-dependencies --allow-missing-repository --no-rewrite-relative-links --out ../dist/selfloop.vsix
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -36,4 +45,4 @@ $(READY): pyproject.toml
 	@touch $(READY)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache dist
+	rm -rf $(VENV) .editors .pytest_cache .ruff_cache dist

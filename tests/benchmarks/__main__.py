@@ -6,7 +6,7 @@ import platform
 import sys
 from importlib.metadata import version
 
-from benchmarks import memory, requests, sandbox_bench, startup, streaming
+from benchmarks import memory, requests, sandbox_bench, startup, streaming, workbench_speed
 
 BENCHES = {
     "start-up": startup.run,
@@ -14,6 +14,7 @@ BENCHES = {
     "streaming": streaming.run,
     "sandbox": sandbox_bench.run,
     "memory": memory.run,
+    "workbench": workbench_speed.run,
 }
 TRIES = 3
 
