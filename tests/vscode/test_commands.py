@@ -62,20 +62,19 @@ async def test_a_command_is_refused_by_the_notification(bench: Workbench, stage:
     await bench.expect_toast(COMMAND)
     await bench.toast(COMMAND).get_by_role("button", name="Reject").click()
     told = (await _told(stage, 2)).lower()
-    assert "reject" in told or "refuse" in told or "not allowed" in told, told
+    assert "not run" in told, told
     await panel.expect("Then not.")
     assert not (project / "made-by-the-agent").exists()
 
 
-async def test_always_is_confirmed_by_its_exact_rule_and_can_be_revoked(bench: Workbench, stage: Any) -> None:
+async def test_always_shows_its_exact_rule_and_can_be_revoked(bench: Workbench, stage: Any) -> None:
     stage.extend(tools(RUN), text("First."), tools(RUN), text("Second."), tools(RUN), text("Third."))
     panel = await Panel.open(bench)
     await panel.send("Make a file.")
-    await panel.command_gate.get_by_role("button", name="Always").click()
-    dialog = bench.page.locator(".monaco-dialog-box")
-    await expect(dialog).to_contain_text(COMMAND)
+    always = panel.command_gate.get_by_role("button", name="Always")
+    await expect(panel.command_gate.locator(".rule")).to_contain_text(COMMAND)
     await bench.screenshot("always")
-    await bench.dialog_button("Always Allow").click()
+    await always.click()
     await panel.expect("First.")
     await panel.idle()
     await panel.send("Again.")

@@ -47,10 +47,16 @@ export class Attachments implements vscode.Disposable {
   take(what: Attachment['kind'], uri?: vscode.Uri): Attachment {
     if (what === 'file' && uri !== undefined) return fileOf(uri);
     const editor = vscode.window.activeTextEditor;
-    if (editor === undefined || editor.document.uri.scheme !== 'file') throw new Error('No file is open in the editor, so nothing was added.');
-    const found = what === 'file' ? fileOf(editor.document.uri) : what === 'selection' ? selectionOf(editor) : problemsOf(editor);
+    if (editor === undefined || editor.document.uri.scheme !== 'file')
+      throw new Error('No file is open in the editor, so nothing was added.');
+    const found =
+      what === 'file' ? fileOf(editor.document.uri) : what === 'selection' ? selectionOf(editor) : problemsOf(editor);
     if (found !== undefined) return found;
-    throw new Error(what === 'selection' ? 'Nothing is selected in the editor, so nothing was added.' : 'The open file has no problems, so nothing was added.');
+    throw new Error(
+      what === 'selection'
+        ? 'Nothing is selected in the editor, so nothing was added.'
+        : 'The open file has no problems, so nothing was added.',
+    );
   }
 
   /** The files whose path fits what was typed, the best first. */
@@ -59,7 +65,11 @@ export class Attachments implements vscode.Disposable {
       this.files = { at: Date.now(), found: Promise.resolve(vscode.workspace.findFiles('**/*', NEVER, MOST_FILES)) };
     }
     const uris = await this.files.found;
-    const open = new Set(vscode.window.tabGroups.all.flatMap((group) => group.tabs.flatMap((tab) => (tab.input instanceof vscode.TabInputText ? [tab.input.uri.toString()] : []))));
+    const open = new Set(
+      vscode.window.tabGroups.all.flatMap((group) =>
+        group.tabs.flatMap((tab) => (tab.input instanceof vscode.TabInputText ? [tab.input.uri.toString()] : [])),
+      ),
+    );
     return uris
       .map((uri) => {
         const path = vscode.workspace.asRelativePath(uri);
@@ -88,7 +98,9 @@ export class Attachments implements vscode.Disposable {
     if (this.server.state.kind !== 'running') return;
     if (editor !== undefined && editor.document.uri.scheme !== 'file') return; // An output or a diff is no place to work at.
     const params: FocusParams =
-      editor === undefined ? {} : { textDocument: { uri: editor.document.uri.toString() }, selections: editor.selections.map(rangeOf) };
+      editor === undefined
+        ? {}
+        : { textDocument: { uri: editor.document.uri.toString() }, selections: editor.selections.map(rangeOf) };
     this.server.notify(DID_FOCUS, params);
   }
 
@@ -100,7 +112,13 @@ export class Attachments implements vscode.Disposable {
 
 function fileOf(uri: vscode.Uri): Attachment {
   const path = vscode.workspace.asRelativePath(uri);
-  return { id: uri.toString(), kind: 'file', label: path.slice(path.lastIndexOf('/') + 1), detail: path, item: { uri: uri.toString() } };
+  return {
+    id: uri.toString(),
+    kind: 'file',
+    label: path.slice(path.lastIndexOf('/') + 1),
+    detail: path,
+    item: { uri: uri.toString() },
+  };
 }
 
 function selectionOf(editor: vscode.TextEditor): Attachment | undefined {
@@ -109,24 +127,35 @@ function selectionOf(editor: vscode.TextEditor): Attachment | undefined {
   const { label, detail } = fileOf(document.uri);
   const first = selection.start.line + 1;
   // A selection that ends before the first character of a line does not hold that line.
-  const last = selection.end.character === 0 && selection.end.line > selection.start.line ? selection.end.line : selection.end.line + 1;
+  const last =
+    selection.end.character === 0 && selection.end.line > selection.start.line
+      ? selection.end.line
+      : selection.end.line + 1;
   const lines = first === last ? `${first}` : `${first}–${last}`;
   const uri = document.uri.toString();
   return {
-    id: `${uri}#${lines}`, kind: 'selection', label: `${label}:${lines}`, detail: `lines ${lines} of ${detail}`,
+    id: `${uri}#${lines}`,
+    kind: 'selection',
+    label: `${label}:${lines}`,
+    detail: `lines ${lines} of ${detail}`,
     item: { uri, range: rangeOf(selection), text: document.getText(selection) },
   };
 }
 
 function problemsOf(editor: vscode.TextEditor): Attachment | undefined {
   const { document } = editor;
-  const found = vscode.languages.getDiagnostics(document.uri).filter((one) => one.severity <= vscode.DiagnosticSeverity.Warning);
+  const found = vscode.languages
+    .getDiagnostics(document.uri)
+    .filter((one) => one.severity <= vscode.DiagnosticSeverity.Warning);
   if (found.length === 0) return undefined;
   const uri = document.uri.toString();
   const { label, detail } = fileOf(document.uri);
   const words = found.length === 1 ? '1 problem' : `${found.length} problems`;
   return {
-    id: `${uri}#problems`, kind: 'problems', label: `${words} in ${label}`, detail: `${words} of ${detail}`,
+    id: `${uri}#problems`,
+    kind: 'problems',
+    label: `${words} in ${label}`,
+    detail: `${words} of ${detail}`,
     item: { uri, diagnostics: found.slice(0, MOST_PROBLEMS).map(diagnosticOf) },
   };
 }
@@ -134,8 +163,11 @@ function problemsOf(editor: vscode.TextEditor): Attachment | undefined {
 function diagnosticOf(one: vscode.Diagnostic): ContextDiagnostic {
   const code = typeof one.code === 'object' ? one.code.value : one.code;
   return {
-    message: one.message, range: rangeOf(one.range), severity: one.severity + 1,
-    ...(one.source === undefined ? {} : { source: one.source }), ...(code === undefined ? {} : { code }),
+    message: one.message,
+    range: rangeOf(one.range),
+    severity: one.severity + 1,
+    ...(one.source === undefined ? {} : { source: one.source }),
+    ...(code === undefined ? {} : { code }),
   };
 }
 

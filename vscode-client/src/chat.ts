@@ -26,7 +26,10 @@ const MOST_HISTORY = 100;
 const KEPT = new Set<ToPanel['type']>(['page', 'focus', 'attach', 'suggest', 'notice']);
 
 const COMMANDS: Record<Exclude<PanelCommand, 'new' | 'model'>, string> = {
-  rules: 'selfloop.rules.show', review: 'selfloop.review.open', undo: 'selfloop.review.undo', output: 'selfloop.server.output',
+  rules: 'selfloop.rules.show',
+  review: 'selfloop.review.open',
+  undo: 'selfloop.review.undo',
+  output: 'selfloop.server.output',
 };
 
 export class ChatPanel implements vscode.WebviewViewProvider, vscode.Disposable {
@@ -55,7 +58,9 @@ export class ChatPanel implements vscode.WebviewViewProvider, vscode.Disposable 
     this.attachments = new Attachments(server);
     this.live = new LiveChanges(server);
     const command = (name: string, body: (...args: unknown[]) => unknown): vscode.Disposable =>
-      vscode.commands.registerCommand(`selfloop.panel.${name}`, (...args: unknown[]) => Promise.resolve(body(...args)).catch(show));
+      vscode.commands.registerCommand(`selfloop.panel.${name}`, (...args: unknown[]) =>
+        Promise.resolve(body(...args)).catch(show),
+      );
     this.subscriptions = [
       this.feed,
       this.cards,
@@ -68,7 +73,9 @@ export class ChatPanel implements vscode.WebviewViewProvider, vscode.Disposable 
       server.onStatus(() => this.sendStatus()),
       setUp.onDidChange(() => this.sendSetUp()),
       setUp.onOpenModelPage(() => void this.reveal({ type: 'page', page: 'models' }).catch(show)),
-      setUp.onSuggestPrompt((text) => void this.reveal({ type: 'page', page: 'chat' }, { type: 'suggest', text }).catch(show)),
+      setUp.onSuggestPrompt(
+        (text) => void this.reveal({ type: 'page', page: 'chat' }, { type: 'suggest', text }).catch(show),
+      ),
       this.attachments.onDidChangeOffer((attachments) => this.send({ type: 'offer', attachments })),
       command('open', () => this.reveal({ type: 'focus' })),
       command('newSession', () => this.begin()),
@@ -141,7 +148,11 @@ export class ChatPanel implements vscode.WebviewViewProvider, vscode.Disposable 
   /** The view's own head names the session; what runs in it decides whether it can be stopped. */
   private label(): void {
     const id = this.sessions.current;
-    void vscode.commands.executeCommand('setContext', 'selfloop.running', id !== undefined && this.sessions.isRunning(id));
+    void vscode.commands.executeCommand(
+      'setContext',
+      'selfloop.running',
+      id !== undefined && this.sessions.isRunning(id),
+    );
     if (this.view === undefined) return;
     const title = id === undefined ? '' : (this.sessions.title(id) ?? '');
     this.view.description = plain(title).slice(0, 80);
@@ -165,14 +176,20 @@ export class ChatPanel implements vscode.WebviewViewProvider, vscode.Disposable 
 
   /** A proposal waits, and the user does not look at the panel. */
   private offerReview(sessionId: string): void {
-    if (this.view?.visible === true || !vscode.workspace.getConfiguration('selfloop').get('notifyWhenReviewWaits', true)) return;
+    if (
+      this.view?.visible === true ||
+      !vscode.workspace.getConfiguration('selfloop').get('notifyWhenReviewWaits', true)
+    )
+      return;
     const gate = this.gates.open.findLast((one) => one.sessionId === sessionId && one.subject['type'] === 'changes');
     if (gate === undefined) return;
     const review = 'Review';
-    void vscode.window.showInformationMessage(`Waits for your review: ${plain(gate.title)}`, review, 'Open Chat').then((chosen) => {
-      if (chosen === review) return this.review.open(gate.gateId);
-      return chosen === undefined ? undefined : this.reveal({ type: 'focus' });
-    });
+    void vscode.window
+      .showInformationMessage(`Waits for your review: ${plain(gate.title)}`, review, 'Open Chat')
+      .then((chosen) => {
+        if (chosen === review) return this.review.open(gate.gateId);
+        return chosen === undefined ? undefined : this.reveal({ type: 'focus' });
+      });
   }
 
   // What the panel asks for
@@ -207,12 +224,17 @@ export class ChatPanel implements vscode.WebviewViewProvider, vscode.Disposable 
       case 'location':
         return openLocation(message.uri, message.line);
       case 'document': {
-        const document = await vscode.workspace.openTextDocument({ content: plain(message.text), language: message.language });
+        const document = await vscode.workspace.openTextDocument({
+          content: plain(message.text),
+          language: message.language,
+        });
         await vscode.window.showTextDocument(document, { preview: true });
         return undefined;
       }
       case 'changes':
-        return this.sessions.current === undefined ? undefined : this.live.show(this.sessions.current, vscode.Uri.parse(message.uri));
+        return this.sessions.current === undefined
+          ? undefined
+          : this.live.show(this.sessions.current, vscode.Uri.parse(message.uri));
       case 'card':
         return this.cards.show(message.gateId);
       case 'review':
@@ -268,7 +290,11 @@ export class ChatPanel implements vscode.WebviewViewProvider, vscode.Disposable 
   private async requeue(messageId: string, text: string | undefined): Promise<void> {
     const sessionId = this.sessions.current;
     if (sessionId === undefined) return;
-    await this.server.request('selfloop/session/requeue', { sessionId, messageId, ...(text === undefined ? {} : { text }) });
+    await this.server.request('selfloop/session/requeue', {
+      sessionId,
+      messageId,
+      ...(text === undefined ? {} : { text }),
+    });
   }
 
   /** Take a message out of the queue and steer with it; if that fails it lies in the composer. */
@@ -296,7 +322,10 @@ export class ChatPanel implements vscode.WebviewViewProvider, vscode.Disposable 
 
   private relistSoon(): void {
     clearTimeout(this.relisting);
-    this.relisting = setTimeout(() => void this.relist().catch((error: unknown) => this.server.output.debug(String(error))), 300);
+    this.relisting = setTimeout(
+      () => void this.relist().catch((error: unknown) => this.server.output.debug(String(error))),
+      300,
+    );
   }
 
   private async relist(): Promise<void> {
@@ -309,7 +338,8 @@ export class ChatPanel implements vscode.WebviewViewProvider, vscode.Disposable 
   private async rename(sessionId: string | undefined, title: string | undefined): Promise<void> {
     if (sessionId === undefined) throw new Error('This session has no message yet, so there is nothing to rename.');
     const value = this.sessions.title(sessionId) ?? '';
-    const name = title ?? (await vscode.window.showInputBox({ title: 'Rename the Session', value, prompt: 'Its new title' }));
+    const name =
+      title ?? (await vscode.window.showInputBox({ title: 'Rename the Session', value, prompt: 'Its new title' }));
     if (!name?.trim()) return;
     await this.sessions.rename(sessionId, name);
     await this.relist();
@@ -317,7 +347,8 @@ export class ChatPanel implements vscode.WebviewViewProvider, vscode.Disposable 
 
   private async delete(sessionId: string): Promise<void> {
     const title = plain(this.sessions.title(sessionId) ?? '').slice(0, 80) || 'this session';
-    const detail = 'Its messages go away, what runs in it is stopped, and what waits in it is withdrawn. Changes that you approved stay.';
+    const detail =
+      'Its messages go away, what runs in it is stopped, and what waits in it is withdrawn. Changes that you approved stay.';
     const chosen = await vscode.window.showWarningMessage(`Delete “${title}”?`, { modal: true, detail }, 'Delete');
     if (chosen !== 'Delete') return;
     await this.sessions.delete(sessionId);
@@ -332,7 +363,8 @@ export class ChatPanel implements vscode.WebviewViewProvider, vscode.Disposable 
 
   private async attachFiles(uri: unknown, more: unknown): Promise<void> {
     const chosen = (Array.isArray(more) ? more : [uri]).filter((one) => one instanceof vscode.Uri);
-    const attachments = chosen.length > 0 ? chosen.map((one) => this.attachments.take('file', one)) : [this.attachments.take('file')];
+    const attachments =
+      chosen.length > 0 ? chosen.map((one) => this.attachments.take('file', one)) : [this.attachments.take('file')];
     await this.reveal({ type: 'page', page: 'chat' }, { type: 'attach', attachments });
   }
 
@@ -345,8 +377,14 @@ export class ChatPanel implements vscode.WebviewViewProvider, vscode.Disposable 
       try {
         await this.reveal({ type: 'page', page: 'chat' });
         // What is out of date is made again by the session that has made it.
-        const sessionId = argument['intent'] === 'again' || argument['sessionId'] !== undefined ? undefined : await this.sessions.ensure();
-        const result = await this.server.execute<AskResult>(name, { ...argument, ...(sessionId === undefined ? {} : { sessionId }) });
+        const sessionId =
+          argument['intent'] === 'again' || argument['sessionId'] !== undefined
+            ? undefined
+            : await this.sessions.ensure();
+        const result = await this.server.execute<AskResult>(name, {
+          ...argument,
+          ...(sessionId === undefined ? {} : { sessionId }),
+        });
         this.sessions.open(result.sessionId);
       } catch (error) {
         show(error);

@@ -5,9 +5,13 @@ import { ChatPanel } from './chat';
 import { GateTree } from './gate_tree';
 import { Gates } from './gates';
 import { Installation } from './install';
+import { registerLoopCommands } from './loop_commands';
+import { Loops } from './loops';
+import { LoopsView } from './loops_view';
 import { registerParticipant } from './participant';
 import { Review } from './review';
 import { registerRules } from './rules';
+import { Pages } from './run_page';
 import { Server } from './server';
 import { Sessions } from './sessions';
 import { SetUp } from './setup';
@@ -22,6 +26,8 @@ export function activate(context: vscode.ExtensionContext): void {
   const gates = new Gates(server);
   const setUp = new SetUp(context, server, installation, sessions);
   const review = new Review(context, server, gates, sessions);
+  const loops = new Loops(context.workspaceState, server);
+  const pages = new Pages(context.extensionUri, server, gates, loops);
   context.subscriptions.push(
     output,
     installation,
@@ -30,6 +36,11 @@ export function activate(context: vscode.ExtensionContext): void {
     gates,
     setUp,
     review,
+    loops,
+    pages,
+    // Before the chat, which takes every question that nobody else has taken.
+    registerLoopCommands({ server, loops, pages, gates, review, sessions }),
+    new LoopsView(context.workspaceState, loops, gates),
     new ChatPanel(context, server, sessions, gates, review, setUp),
     new GateTree(context, gates, review),
     new StatusBar(server, gates, sessions),

@@ -66,7 +66,13 @@ export class Feed implements vscode.Disposable {
       ]);
       if (epoch !== this.epoch) return;
       this.stream = new Stream(page.updates.at(-1)?.seq ?? 0);
-      this.send({ ...shown, updates: page.updates, more: page.more, running: this.sessions.isRunning(sessionId), queue: queue.entries });
+      this.send({
+        ...shown,
+        updates: page.updates,
+        more: page.more,
+        running: this.sessions.isRunning(sessionId),
+        queue: queue.entries,
+      });
       for (const envelope of this.early.splice(0)) this.came(envelope);
     } catch (error) {
       if (epoch !== this.epoch) return;
@@ -79,7 +85,11 @@ export class Feed implements vscode.Disposable {
   /** Send the page before an update. */
   async older(epoch: number, before: number): Promise<void> {
     if (epoch !== this.epoch || this.sessionId === undefined) return;
-    const page = await this.server.request('selfloop/session/read', { sessionId: this.sessionId, before, limit: OLDER_PAGE });
+    const page = await this.server.request('selfloop/session/read', {
+      sessionId: this.sessionId,
+      before,
+      limit: OLDER_PAGE,
+    });
     if (epoch === this.epoch) this.send({ type: 'older', epoch, updates: page.updates, more: page.more });
   }
 
@@ -100,7 +110,10 @@ export class Feed implements vscode.Disposable {
     this.resuming = true;
     const epoch = this.epoch;
     try {
-      const { seq } = await this.server.request('selfloop/session/resume', { sessionId: this.sessionId, after: this.stream.seen });
+      const { seq } = await this.server.request('selfloop/session/resume', {
+        sessionId: this.sessionId,
+        after: this.stream.seen,
+      });
       // Fewer than were seen: the session's record is another one now.
       if (epoch === this.epoch && this.stream !== undefined && seq !== this.stream.seen) await this.open();
     } catch (error) {

@@ -30,7 +30,10 @@ export class LiveChanges implements vscode.TextDocumentContentProvider, vscode.D
 
   /** Show a file's changes so far in a diff editor. */
   async show(sessionId: string, file: vscode.Uri): Promise<void> {
-    const uri = file.with({ scheme: SCHEME, query: new URLSearchParams({ session: sessionId, file: file.toString() }).toString() });
+    const uri = file.with({
+      scheme: SCHEME,
+      query: new URLSearchParams({ session: sessionId, file: file.toString() }).toString(),
+    });
     this.open.set(uri.toString(), { uri, sessionId });
     const isThere = await exists(file);
     const left = isThere ? file : uri.with({ query: '' });

@@ -16,7 +16,11 @@ export async function openLink(target: string, preferred?: vscode.Uri): Promise<
   }
   const uri = await find(link.path, preferred);
   if (uri === undefined) throw new Error(`There is no file ${link.path} in this workspace, so nothing was opened.`);
-  await openAt(uri, link.line === undefined ? undefined : link.line - 1, link.column === undefined ? 0 : link.column - 1);
+  await openAt(
+    uri,
+    link.line === undefined ? undefined : link.line - 1,
+    link.column === undefined ? 0 : link.column - 1,
+  );
 }
 
 /** Open a file at a zero-based line. @throws Error with one sentence if it lies outside the workspace or is gone. */
@@ -30,7 +34,8 @@ export async function openLocation(text: string, line: number | undefined): Prom
 
 async function openAt(uri: vscode.Uri, line: number | undefined, column: number): Promise<void> {
   const kind = await kindOf(uri);
-  if (kind === undefined) throw new Error(`${vscode.workspace.asRelativePath(uri)} does not exist any more, so nothing was opened.`);
+  if (kind === undefined)
+    throw new Error(`${vscode.workspace.asRelativePath(uri)} does not exist any more, so nothing was opened.`);
   if ((kind & vscode.FileType.Directory) !== 0) {
     await vscode.commands.executeCommand('revealInExplorer', uri);
     return;
@@ -48,7 +53,9 @@ async function openAt(uri: vscode.Uri, line: number | undefined, column: number)
 async function find(path: string, preferred: vscode.Uri | undefined): Promise<vscode.Uri | undefined> {
   if (path.startsWith('/')) {
     const uri = vscode.Uri.file(path);
-    return vscode.workspace.getWorkspaceFolder(uri) !== undefined && (await kindOf(uri)) !== undefined ? uri : undefined;
+    return vscode.workspace.getWorkspaceFolder(uri) !== undefined && (await kindOf(uri)) !== undefined
+      ? uri
+      : undefined;
   }
   const folders = (vscode.workspace.workspaceFolders ?? []).map((folder) => folder.uri);
   for (const folder of [...(preferred ? [preferred] : []), ...folders]) {

@@ -36,7 +36,8 @@ export class Sessions implements vscode.Disposable {
       }),
       server.onDidChangeState((state) => {
         // Only for what runs and the title; whoever asks for the list is told what is wrong.
-        if (state.kind === 'running') void this.list().catch((error: unknown) => this.server.output.debug(String(error)));
+        if (state.kind === 'running')
+          void this.list().catch((error: unknown) => this.server.output.debug(String(error)));
         else if (state.kind !== 'starting') this.forget();
       }),
     ];
@@ -77,7 +78,9 @@ export class Sessions implements vscode.Disposable {
   async begin(): Promise<void> {
     const folders = vscode.workspace.workspaceFolders ?? [];
     if (folders.length > 1) {
-      const picked = await vscode.window.showWorkspaceFolderPick({ placeHolder: 'The folder that the new session works in' });
+      const picked = await vscode.window.showWorkspaceFolderPick({
+        placeHolder: 'The folder that the new session works in',
+      });
       if (picked === undefined) return;
       this.folder = picked.uri;
     }
@@ -97,15 +100,26 @@ export class Sessions implements vscode.Disposable {
       if (session.state === 'running') this.running.add(session.sessionId);
       else this.running.delete(session.sessionId);
     }
-    if (!query && this.inView !== undefined && !sessions.some((session) => session.sessionId === this.inView)) this.show(undefined);
+    if (!query && this.inView !== undefined && !sessions.some((session) => session.sessionId === this.inView))
+      this.show(undefined);
     this.listed.fire();
     return sessions;
   }
 
   /** Send the user's words to a session, by default the one in view, which is made if there is none. */
-  async prompt(text: string, context: ContextItem[], delivery?: 'queue' | 'steer', sessionId?: string): Promise<SessionPromptResult> {
+  async prompt(
+    text: string,
+    context: ContextItem[],
+    delivery?: 'queue' | 'steer',
+    sessionId?: string,
+  ): Promise<SessionPromptResult> {
     const id = sessionId ?? (await this.ensure());
-    const result = await this.server.request('selfloop/session/prompt', { sessionId: id, text, context, ...(delivery ? { delivery } : {}) });
+    const result = await this.server.request('selfloop/session/prompt', {
+      sessionId: id,
+      text,
+      context,
+      ...(delivery ? { delivery } : {}),
+    });
     // The first message names the session.
     if (!this.titles.get(id)) void this.list().catch((error: unknown) => this.server.output.debug(String(error)));
     return result;
@@ -131,7 +145,10 @@ export class Sessions implements vscode.Disposable {
 
   private async make(folder: vscode.Uri | undefined): Promise<string> {
     const where = folder ?? (await this.whichFolder());
-    const { sessionId } = await this.server.request('selfloop/session/new', where === undefined ? {} : { workspaceFolder: where.toString() });
+    const { sessionId } = await this.server.request(
+      'selfloop/session/new',
+      where === undefined ? {} : { workspaceFolder: where.toString() },
+    );
     this.titles.set(sessionId, '');
     this.show(sessionId);
     return sessionId;

@@ -116,10 +116,11 @@ export function commandOf(gate: GateInfo): CommandSubject | undefined {
 
 /** Return how a command would run, in a few words. */
 export function commandFacts(subject: CommandSubject): string {
-  const fence = { process: 'in a jail', changes: 'in a copy of the folder', none: 'without isolation' }[
-    subject.isolation
-  ];
-  return `in ${subject.folder}, ${subject.network ? 'with network' : 'without network'}, ${fence ?? subject.isolation}`;
+  // Without a jail nothing holds a command back from the network, whether it asked for it or not.
+  const jailed = subject.isolation === 'process';
+  const network = subject.network ? 'with network' : jailed ? 'without network' : 'network not blocked';
+  const fence = jailed ? 'in a jail' : 'no jail: in a copy of the folder, with your rights';
+  return `in ${subject.folder}, ${network}, ${fence}`;
 }
 
 /** Return the card of a command. */

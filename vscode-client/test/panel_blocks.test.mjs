@@ -47,7 +47,11 @@ test('blocks are the same however the text is cut', () => {
     const blocks = new Blocks();
     let last;
     for (let end = size; end < TEXT.length + size; end += size) last = blocks.update(TEXT.slice(0, end));
-    assert.deepEqual(last.map((block) => block.source), whole, `pieces of ${size}`);
+    assert.deepEqual(
+      last.map((block) => block.source),
+      whole,
+      `pieces of ${size}`,
+    );
   }
 });
 
@@ -63,7 +67,10 @@ test('what is settled stays the same object', () => {
 test('a text that is replaced is read anew', () => {
   const blocks = new Blocks();
   blocks.update('secret text\n\nmore');
-  assert.deepEqual(blocks.update('redacted\n\nmore').map((block) => block.source), ['redacted\n\n', 'more']);
+  assert.deepEqual(
+    blocks.update('redacted\n\nmore').map((block) => block.source),
+    ['redacted\n\n', 'more'],
+  );
 });
 
 test('definitions of links reach other blocks', () => {
@@ -73,7 +80,14 @@ test('definitions of links reach other blocks', () => {
 
 test('HTML, scripts and commands are inert', () => {
   assert.doesNotMatch(toHtml('<img src=x onerror=alert(1)> <script>alert(1)</script>', {}), /<img|<script/);
-  for (const target of ['command:workbench.action.quit', 'javascript:alert(1)', 'vbscript:x', 'data:text/html,x', 'vscode://x/y', 'JaVaScRiPt:x']) {
+  for (const target of [
+    'command:workbench.action.quit',
+    'javascript:alert(1)',
+    'vbscript:x',
+    'data:text/html,x',
+    'vscode://x/y',
+    'JaVaScRiPt:x',
+  ]) {
     assert.equal(readLink(target), undefined, target);
     assert.doesNotMatch(toHtml(`[x](${target})`, {}), /<a /, target);
     assert.doesNotMatch(toHtml(`<${target}>`, {}), /<a /, target);
@@ -81,7 +95,10 @@ test('HTML, scripts and commands are inert', () => {
 });
 
 test('an image is a link with its text, and is never loaded', () => {
-  assert.match(toHtml('![a cat](https://example.org/cat.png)', {}), /<a href="#" data-href="https:\/\/example.org\/cat.png"[^>]*>a cat<\/a>/);
+  assert.match(
+    toHtml('![a cat](https://example.org/cat.png)', {}),
+    /<a href="#" data-href="https:\/\/example.org\/cat.png"[^>]*>a cat<\/a>/,
+  );
   assert.doesNotMatch(toHtml('![x](data:image/svg+xml,<svg/>)', {}), /<img|<a /);
 });
 
@@ -92,7 +109,15 @@ test('links to places in files', () => {
   assert.deepEqual(readLink('my%20file.md'), { kind: 'file', path: 'my file.md' });
   assert.deepEqual(readLink('file:///home/me/a.py'), { kind: 'file', path: '/home/me/a.py' });
   assert.deepEqual(readLink('Makefile'), { kind: 'file', path: 'Makefile' });
-  for (const target of ['../secret', 'a/../../b', '//host/share', '#top', 'C:\\a', 'a\u0000b', 'https://user:word@host/']) {
+  for (const target of [
+    '../secret',
+    'a/../../b',
+    '//host/share',
+    '#top',
+    'C:\\a',
+    'a\u0000b',
+    'https://user:word@host/',
+  ]) {
     assert.equal(readLink(target), undefined, target);
   }
 });

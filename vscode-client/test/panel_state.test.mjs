@@ -7,24 +7,55 @@ const { EMPTY, Log, reduce, withQueue } = await load('panel/state.ts');
 const { Stream } = await load('stream.ts');
 
 let seq = 0;
-const at = (number, update) => ({ seq: number, at: new Date(1_700_000_000_000 + number * 1000).toISOString(), sessionId: 's', update });
+const at = (number, update) => ({
+  seq: number,
+  at: new Date(1_700_000_000_000 + number * 1000).toISOString(),
+  sessionId: 's',
+  update,
+});
 const stream = (...updates) => updates.map((update, place) => at(place + 1, update));
 const user = (messageId, text, more = {}) => ({ type: 'message', messageId, role: 'user', text, ...more });
 const answer = (messageId, text, more = {}) => ({ type: 'message', messageId, role: 'assistant', text, ...more });
 const chunk = (messageId, text) => ({ type: 'messageChunk', messageId, text });
 const thought = (messageId, text) => ({ type: 'thought', messageId, text });
-const call = (toolCallId, status, more = {}) => ({ type: 'toolCall', toolCallId, title: `Do ${toolCallId}`, kind: 'read', status, locations: [], ...more });
+const call = (toolCallId, status, more = {}) => ({
+  type: 'toolCall',
+  toolCallId,
+  title: `Do ${toolCallId}`,
+  kind: 'read',
+  status,
+  locations: [],
+  ...more,
+});
 const running = (turnId) => ({ type: 'state', state: 'running', turnId });
 const idle = (turnId, stopReason = 'end_turn') => ({ type: 'state', state: 'idle', turnId, stopReason });
-const queue = (...ids) => ({ type: 'queue', entries: ids.map((messageId) => ({ messageId, text: messageId, delivery: 'queue' })) });
-const gate = (gateId, state, more = {}) => ({ type: 'gate', gate: { gateId, state, subject: { type: 'changes' }, title: gateId, options: [], ...more } });
+const queue = (...ids) => ({
+  type: 'queue',
+  entries: ids.map((messageId) => ({ messageId, text: messageId, delivery: 'queue' })),
+});
+const gate = (gateId, state, more = {}) => ({
+  type: 'gate',
+  gate: { gateId, state, subject: { type: 'changes' }, title: gateId, options: [], ...more },
+});
 const kinds = (view) => view.items.map((item) => item.kind);
 
 const TURN = stream(
-  user('u1', 'Do it.'), running('t1'), thought('a1', 'Hm'), thought('a1', 'm.'), chunk('a1', 'I '), chunk('a1', 'look.'),
-  answer('a1', 'I look.'), call('c1', 'running'), call('c1', 'completed', { output: 'x' }),
-  { type: 'plan', entries: [{ text: 'Look', status: 'completed' }] }, { type: 'changes', files: [{ uri: 'file:///a', added: 1, removed: 0 }] },
-  chunk('a2', 'Done'), chunk('a2', '.'), answer('a2', 'Done.'), gate('g1', 'open'), idle('t1'),
+  user('u1', 'Do it.'),
+  running('t1'),
+  thought('a1', 'Hm'),
+  thought('a1', 'm.'),
+  chunk('a1', 'I '),
+  chunk('a1', 'look.'),
+  answer('a1', 'I look.'),
+  call('c1', 'running'),
+  call('c1', 'completed', { output: 'x' }),
+  { type: 'plan', entries: [{ text: 'Look', status: 'completed' }] },
+  { type: 'changes', files: [{ uri: 'file:///a', added: 1, removed: 0 }] },
+  chunk('a2', 'Done'),
+  chunk('a2', '.'),
+  answer('a2', 'Done.'),
+  gate('g1', 'open'),
+  idle('t1'),
 );
 
 test('a turn from its first word to its gate', () => {
@@ -66,33 +97,94 @@ test('pages put in front give what one page would have given', () => {
     log.know(false, []);
     log.prepend(TURN.slice(0, seam));
     const { items, first, last, running: runs, plan } = reduce(EMPTY, TURN);
-    assert.deepEqual({ items: log.view.items, first: log.view.first, last: log.view.last, running: log.view.running, plan: log.view.plan }, { items, first, last, running: runs, plan }, `seam ${seam}`);
+    assert.deepEqual(
+      {
+        items: log.view.items,
+        first: log.view.first,
+        last: log.view.last,
+        running: log.view.running,
+        plan: log.view.plan,
+      },
+      { items, first, last, running: runs, plan },
+      `seam ${seam}`,
+    );
   }
 });
 
 test('what is queued stands where it was taken up', () => {
   const updates = stream(
-    user('u1', 'one'), queue(), running('t1'), chunk('a1', 'Hi'), user('u2', 'two'), queue('u2'), user('u3', 'three'), queue('u2', 'u3'),
-    answer('a1', 'Hi there'), idle('t1'), running('t2'), queue('u3'), chunk('a2', 'Ho'),
+    user('u1', 'one'),
+    queue(),
+    running('t1'),
+    chunk('a1', 'Hi'),
+    user('u2', 'two'),
+    queue('u2'),
+    user('u3', 'three'),
+    queue('u2', 'u3'),
+    answer('a1', 'Hi there'),
+    idle('t1'),
+    running('t2'),
+    queue('u3'),
+    chunk('a2', 'Ho'),
   );
   const view = reduce(EMPTY, updates);
-  assert.deepEqual(view.items.map((item) => item.messageId), ['u1', 'a1', 'u3', 'u2', 'a2']);
-  assert.deepEqual(view.queue.map((entry) => entry.messageId), ['u3'], 'it is shown in the queue, not in the timeline');
+  assert.deepEqual(
+    view.items.map((item) => item.messageId),
+    ['u1', 'a1', 'u3', 'u2', 'a2'],
+  );
+  assert.deepEqual(
+    view.queue.map((entry) => entry.messageId),
+    ['u3'],
+    'it is shown in the queue, not in the timeline',
+  );
 });
 
 test('a queued message can be changed and taken away', () => {
-  const view = reduce(EMPTY, stream(
-    user('u1', 'one'), running('t1'), user('u2', 'two'), queue('u2'), user('u2', 'two, better'), queue('u2'), user('u3', 'x'), queue('u2', 'u3'),
-    user('u3', '', { status: 'removed' }), queue('u2'), idle('t1'), running('t2'), queue(),
-  ));
-  assert.deepEqual(view.items.map((item) => item.text), ['one', 'two, better']);
+  const view = reduce(
+    EMPTY,
+    stream(
+      user('u1', 'one'),
+      running('t1'),
+      user('u2', 'two'),
+      queue('u2'),
+      user('u2', 'two, better'),
+      queue('u2'),
+      user('u3', 'x'),
+      queue('u2', 'u3'),
+      user('u3', '', { status: 'removed' }),
+      queue('u2'),
+      idle('t1'),
+      running('t2'),
+      queue(),
+    ),
+  );
+  assert.deepEqual(
+    view.items.map((item) => item.text),
+    ['one', 'two, better'],
+  );
 });
 
 test('an interrupted message keeps what was written, and the next one is another', () => {
-  const view = reduce(EMPTY, stream(
-    user('u1', 'one'), running('t1'), chunk('a1', 'Half a'), answer('a1', 'Half a', { status: 'interrupted' }), running('t1'), chunk('a2', 'Whole'), answer('a2', 'Whole.'), idle('t1'),
-  ));
-  assert.deepEqual(view.items.slice(1).map((item) => [item.text, item.status]), [['Half a', 'interrupted'], ['Whole.', 'done']]);
+  const view = reduce(
+    EMPTY,
+    stream(
+      user('u1', 'one'),
+      running('t1'),
+      chunk('a1', 'Half a'),
+      answer('a1', 'Half a', { status: 'interrupted' }),
+      running('t1'),
+      chunk('a2', 'Whole'),
+      answer('a2', 'Whole.'),
+      idle('t1'),
+    ),
+  );
+  assert.deepEqual(
+    view.items.slice(1).map((item) => [item.text, item.status]),
+    [
+      ['Half a', 'interrupted'],
+      ['Whole.', 'done'],
+    ],
+  );
 });
 
 test('a turn that goes on keeps its plan, another one does not', () => {
@@ -109,7 +201,15 @@ test('what still ran when the turn ended has stopped', () => {
 });
 
 test('a proposal that grows with a later turn is shown after it; a decision leaves it where it is', () => {
-  const first = [user('u1', 'one'), running('t1'), gate('g1', 'open'), idle('t1'), user('u2', 'two'), running('t2'), answer('a2', 'x')];
+  const first = [
+    user('u1', 'one'),
+    running('t1'),
+    gate('g1', 'open'),
+    idle('t1'),
+    user('u2', 'two'),
+    running('t2'),
+    answer('a2', 'x'),
+  ];
   const grown = reduce(EMPTY, stream(...first, gate('g1', 'open', { digest: '2' }), idle('t2')));
   assert.deepEqual(kinds(grown), ['user', 'user', 'assistant', 'gate']);
   const resolved = reduce(EMPTY, stream(...first, gate('g1', 'resolved', { resolvedBy: 'approve' })));
@@ -135,7 +235,10 @@ test('leaving the queue by what the server says when asked', () => {
 
 test('a stream takes each update once and asks for what is missing', () => {
   const taken = new Stream(3);
-  assert.deepEqual([2, 3, 4, 4, 6, 5, 6].map((number) => taken.take(at(number, idle('t')))), ['drop', 'drop', 'take', 'drop', 'gap', 'take', 'take']);
+  assert.deepEqual(
+    [2, 3, 4, 4, 6, 5, 6].map((number) => taken.take(at(number, idle('t')))),
+    ['drop', 'drop', 'take', 'drop', 'gap', 'take', 'take'],
+  );
 });
 
 test('ten thousand updates are derived in a blink', () => {

@@ -13,6 +13,7 @@ test('terminal escapes and control characters are gone', () => {
   assert.equal(plain('10%\r50%\r100%\nnext\r\nlast'), '100%\nnext\nlast');
   assert.equal(plain('a\u0000b\u0008c\ttab'), 'abc\ttab');
   assert.equal(plain('\u001b'), '');
+  assert.equal(plain('a\u202eb'), 'a⟨U+202E⟩b');
   assert.equal(plain('naïve 😀 text'), 'naïve 😀 text');
 });
 
@@ -41,21 +42,35 @@ test('numbers and times in words', () => {
   assert.deepEqual([999, 1000, 4210, 19_593, 2_500_000].map(tokens), ['999', '1k', '4.2k', '20k', '2.5M']);
   assert.deepEqual([0, 0.004, 1.234].map(dollars), ['$0', '< $0.01', '$1.23']);
   const now = Date.parse('2026-01-10T12:00:00Z');
-  assert.deepEqual(['2026-01-10T11:59:40Z', '2026-01-10T11:50:00Z', '2026-01-10T07:00:00Z', '2026-01-09T07:00:00Z', '2026-01-01T07:00:00Z', 'x'].map((at) => ago(at, now)), ['now', '10 min', '5 h', '1 day', '9 days', '']);
+  assert.deepEqual(
+    [
+      '2026-01-10T11:59:40Z',
+      '2026-01-10T11:50:00Z',
+      '2026-01-10T07:00:00Z',
+      '2026-01-09T07:00:00Z',
+      '2026-01-01T07:00:00Z',
+      'x',
+    ].map((at) => ago(at, now)),
+    ['now', '10 min', '5 h', '1 day', '9 days', ''],
+  );
   assert.deepEqual([5, 75].map(clock), ['5 s', '1:15 min']);
 });
 
 test('names and paths of files', () => {
   const folders = [{ uri: 'file:///home/me/my%20project', name: 'my project' }];
   assert.equal(pathIn('file:///home/me/my%20project/src/a.py', folders), 'src/a.py');
-  assert.equal(pathIn('file:///home/me/my%20project/src/a.py', [...folders, { uri: 'file:///x', name: 'x' }]), 'my project/src/a.py');
+  assert.equal(
+    pathIn('file:///home/me/my%20project/src/a.py', [...folders, { uri: 'file:///x', name: 'x' }]),
+    'my project/src/a.py',
+  );
   assert.equal(pathIn('file:///elsewhere/a.py', folders), '/elsewhere/a.py');
   assert.deepEqual(nameOf('src/app/a.py'), { name: 'a.py', folder: 'src/app' });
   assert.deepEqual(nameOf('file:///a%2.py'), { name: 'a%2.py', folder: '' });
 });
 
 test('a diff is counted by its lines, not by its head', () => {
-  const diff = 'diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1,3 +1,3 @@\n a\n-b\n+c\n+d\n--- not a head\ndiff --git a/y b/y\n--- a/y\n+++ b/y\n@@ -0,0 +1 @@\n+z\n';
+  const diff =
+    'diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1,3 +1,3 @@\n a\n-b\n+c\n+d\n--- not a head\ndiff --git a/y b/y\n--- a/y\n+++ b/y\n@@ -0,0 +1 @@\n+z\n';
   assert.deepEqual(diffSize(diff), { added: 3, removed: 2 });
 });
 
@@ -64,7 +79,10 @@ test('what is being typed', () => {
   assert.equal(tokenAt('see /mo', 7), undefined);
   assert.deepEqual(tokenAt('look at @src/a', 14), { kind: 'file', query: 'src/a', start: 8 });
   assert.equal(tokenAt('me@example', 10), undefined);
-  assert.deepEqual(complete('look at @sr now', { kind: 'file', query: 'sr', start: 8 }, 11, '@src/a.py'), { text: 'look at @src/a.py now', caret: 18 });
+  assert.deepEqual(complete('look at @sr now', { kind: 'file', query: 'sr', start: 8 }, 11, '@src/a.py'), {
+    text: 'look at @src/a.py now',
+    caret: 18,
+  });
   assert.deepEqual(complete('@se', { kind: 'file', query: 'se', start: 0 }, 3, ''), { text: '', caret: 0 });
 });
 

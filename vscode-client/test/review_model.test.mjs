@@ -140,6 +140,6 @@ test('the card of a command shows all of it', () => {
     options: [{ optionId: 'always', name: 'Always', kind: 'allow_always', rule: 'run exactly: rm -rf x' }],
   });
   assert.match(card.commandCard(asked), /```sh\nrm -rf x\n```/);
-  assert.match(card.commandCard(asked), /with network, without isolation/);
+  assert.match(card.commandCard(asked), /with network, no jail/);
   assert.match(card.commandText(asked), /# "Always" would store the rule:\n#   run exactly: rm -rf x\n/);
 });

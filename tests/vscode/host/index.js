@@ -3,6 +3,7 @@
 
 const fs = require('node:fs');
 const path = require('node:path');
+const { PATIENCE } = require('./scene');
 const Mocha = require(process.env.SELFLOOP_TEST_MOCHA);
 
 function reporter(runner) {
@@ -18,7 +19,7 @@ function reporter(runner) {
 
 exports.run = () =>
   new Promise((resolve, reject) => {
-    const mocha = new Mocha({ ui: 'bdd', timeout: 30_000, reporter });
+    const mocha = new Mocha({ ui: 'bdd', timeout: 30_000 * PATIENCE, reporter });
     for (const name of fs.readdirSync(__dirname).sort()) {
       if (name.endsWith('.test.js')) mocha.addFile(path.join(__dirname, name));
     }

@@ -112,9 +112,11 @@ describe('a proposal', () => {
 
   it('leaves a file closed that was closed', async () => {
     await vscode.commands.executeCommand('workbench.action.closeAllEditors');
-    await until(() => !vscode.workspace.textDocuments.some((one) => /greet\.py$/.test(one.fileName)), 'a closed file', 60_000);
+    // VS Code may keep the document of a closed editor for a while; on the disk it comes to the same.
     await approve(read, 0);
-    assert.equal(Buffer.from(await vscode.workspace.fs.readFile(file('greet.py'))).toString(), APPROVED);
+    await until(
+      async () => Buffer.from(await vscode.workspace.fs.readFile(file('greet.py'))).toString() === APPROVED, 'the file',
+    );
     assert.equal(vscode.window.visibleTextEditors.length, 0);
   });
 });

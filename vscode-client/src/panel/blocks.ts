@@ -22,7 +22,9 @@ markdown.renderer.rules['image'] = (tokens, index) => {
   const target = String(token?.attrGet('src') ?? '');
   const text = markdown.utils.escapeHtml(token?.content || 'image');
   const link = readLink(target);
-  return link === undefined ? text : `<a href="#" data-href="${markdown.utils.escapeHtml(target)}" title="${markdown.utils.escapeHtml(target)}">${text}</a>`;
+  return link === undefined
+    ? text
+    : `<a href="#" data-href="${markdown.utils.escapeHtml(target)}" title="${markdown.utils.escapeHtml(target)}">${text}</a>`;
 };
 markdown.renderer.rules['link_open'] = (tokens, index) => {
   const target = markdown.utils.escapeHtml(String(tokens[index]?.attrGet('href') ?? ''));
@@ -65,7 +67,10 @@ export class Blocks {
     this.text = text;
     const tail = text.slice(this.open);
     const starts = topLevelStarts(tail);
-    const found = starts.map((start, place) => ({ key: this.open + start, source: tail.slice(start, starts[place + 1] ?? tail.length) }));
+    const found = starts.map((start, place) => ({
+      key: this.open + start,
+      source: tail.slice(start, starts[place + 1] ?? tail.length),
+    }));
     // A line that is still being written may yet become part of what stands before it: `2` of a list's `2.`.
     const last = found.at(-1);
     const unfinished = last !== undefined && !last.source.includes('\n') ? 2 : 1;

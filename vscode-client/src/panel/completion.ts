@@ -43,7 +43,9 @@ export function tokenAt(text: string, caret: number): Token | undefined {
 export function commandOf(text: string): { name: string; argument: string } | undefined {
   const found = /^\/([a-z]+)(?:\s+([\s\S]*))?$/.exec(text.trim());
   const name = found?.[1];
-  return name !== undefined && COMMANDS.some((command) => command.name === name) ? { name, argument: (found?.[2] ?? '').trim() } : undefined;
+  return name !== undefined && COMMANDS.some((command) => command.name === name)
+    ? { name, argument: (found?.[2] ?? '').trim() }
+    : undefined;
 }
 
 /** Return a text with a token replaced, and where the cursor stands then. */

@@ -88,7 +88,10 @@ export function Composer({ store, view }: { store: Store; view: View }) {
 
   function commandChoices(found: Token): Choice[] {
     return COMMANDS.filter((command) => command.name.startsWith(found.query)).map((command) => ({
-      key: command.name, icon: 'terminal-small', name: `/${command.name}`, detail: command.text,
+      key: command.name,
+      icon: 'terminal-small',
+      name: `/${command.name}`,
+      detail: command.text,
       choose: () => {
         if (command.argument === undefined) run(command.name, '');
         else write(`/${command.name} `);
@@ -101,14 +104,20 @@ export function Composer({ store, view }: { store: Store; view: View }) {
       const next = complete(text, found, caret, by);
       write(next.text, next.caret);
     };
-    const special = ([
-      ['selection', 'list-selection', 'The selection in the editor'],
-      ['file', 'file', 'The open file'],
-      ['problems', 'warning', 'The problems of the open file'],
-    ] as const)
+    const special = (
+      [
+        ['selection', 'list-selection', 'The selection in the editor'],
+        ['file', 'file', 'The open file'],
+        ['problems', 'warning', 'The problems of the open file'],
+      ] as const
+    )
       .filter(([name]) => name.startsWith(found.query.toLowerCase()) && store.offered.some((one) => one.kind === name))
       .map(([name, icon, detail]): Choice => ({
-        key: `@${name}`, icon, name: `@${name}`, detail, choose: () => {
+        key: `@${name}`,
+        icon,
+        name: `@${name}`,
+        detail,
+        choose: () => {
           put('');
           post({ type: 'attach', what: name });
         },
@@ -116,7 +125,11 @@ export function Composer({ store, view }: { store: Store; view: View }) {
     return [
       ...special,
       ...files.map((file): Choice => ({
-        key: file.uri, icon: 'file', name: file.name, detail: file.folder, choose: () => {
+        key: file.uri,
+        icon: 'file',
+        name: file.name,
+        detail: file.folder,
+        choose: () => {
           const path = file.folder ? `${file.folder}/${file.name}` : file.name;
           put(`@${path}`);
           attach([{ id: file.uri, kind: 'file', label: file.name, detail: path, item: { uri: file.uri } }]);
@@ -131,7 +144,9 @@ export function Composer({ store, view }: { store: Store; view: View }) {
       case 'sessions':
         return post({ type: 'page', page: 'sessions' });
       case 'stop':
-        return view.running ? post({ type: 'cancel' }) : store.aside('info', 'No turn is running, so there is nothing to stop.');
+        return view.running
+          ? post({ type: 'cancel' })
+          : store.aside('info', 'No turn is running, so there is nothing to stop.');
       case 'rename':
         return post({ type: 'rename', ...(argument ? { title: argument } : {}) });
       case 'help':
@@ -150,7 +165,13 @@ export function Composer({ store, view }: { store: Store; view: View }) {
     sent.current.set(id, { text, attached });
     store.sending = [...store.sending, { id, text: words }];
     store.changed();
-    post({ type: 'send', id, text: words, context: attached.map((one) => one.item), ...(delivery ? { delivery } : {}) });
+    post({
+      type: 'send',
+      id,
+      text: words,
+      context: attached.map((one) => one.item),
+      ...(delivery ? { delivery } : {}),
+    });
     write('');
     setAttached([]);
     setPast(undefined);
@@ -179,13 +200,15 @@ export function Composer({ store, view }: { store: Store; view: View }) {
         if (event.key === 'ArrowDown') return (setActive((active + 1) % choices.length), true);
         if (event.key === 'ArrowUp') return (setActive((active + choices.length - 1) % choices.length), true);
         if (event.key === 'Escape') return (setClosed(true), true);
-        if (event.key === 'Tab' || (event.key === 'Enter' && !event.shiftKey)) return (choices[Math.min(active, choices.length - 1)]?.choose(), true);
+        if (event.key === 'Tab' || (event.key === 'Enter' && !event.shiftKey))
+          return (choices[Math.min(active, choices.length - 1)]?.choose(), true);
       }
       if (event.key === 'Enter' && !event.shiftKey && !event.altKey) {
         send(view.running ? (event.ctrlKey || event.metaKey ? 'steer' : 'queue') : undefined);
         return true;
       }
-      if (event.key === 'ArrowUp' && selectionStart === selectionEnd && !text.slice(0, selectionStart).includes('\n')) return recall(-1);
+      if (event.key === 'ArrowUp' && selectionStart === selectionEnd && !text.slice(0, selectionStart).includes('\n'))
+        return recall(-1);
       if (event.key === 'ArrowDown' && past !== undefined && !text.slice(selectionEnd).includes('\n')) return recall(1);
       return false;
     })();
@@ -201,13 +224,19 @@ export function Composer({ store, view }: { store: Store; view: View }) {
         <ul class="choices" role="listbox" id="choices" aria-label={token?.kind === 'command' ? 'Commands' : 'Files'}>
           {choices.map((choice, number) => (
             <li
-              key={choice.key} id={`choice-${number}`} role="option" aria-selected={number === chosen} class={number === chosen ? 'active' : ''}
+              key={choice.key}
+              id={`choice-${number}`}
+              role="option"
+              aria-selected={number === chosen}
+              class={number === chosen ? 'active' : ''}
               onMouseDown={(event) => {
                 event.preventDefault(); // The focus stays in the text.
                 choice.choose();
               }}
             >
-              <Icon name={choice.icon} /><span class="name">{choice.name}</span><span class="folder">{choice.detail}</span>
+              <Icon name={choice.icon} />
+              <span class="name">{choice.name}</span>
+              <span class="folder">{choice.detail}</span>
             </li>
           ))}
         </ul>
@@ -217,22 +246,49 @@ export function Composer({ store, view }: { store: Store; view: View }) {
           <div class="chips">
             {attached.map((one) => (
               <span key={one.id} class="chip" title={one.detail}>
-                <Icon name={CHIP[one.kind]} /><span class="name">{one.label}</span>
-                <button type="button" class="icon" title="Take away" aria-label={`Take ${one.label} away`} onClick={() => setAttached(attached.filter((other) => other.id !== one.id))}><Icon name="close" /></button>
+                <Icon name={CHIP[one.kind]} />
+                <span class="name">{one.label}</span>
+                <button
+                  type="button"
+                  class="icon"
+                  title="Take away"
+                  aria-label={`Take ${one.label} away`}
+                  onClick={() => setAttached(attached.filter((other) => other.id !== one.id))}
+                >
+                  <Icon name="close" />
+                </button>
               </span>
             ))}
             {offers.map((one) => (
-              <button key={one.id} type="button" class="chip offer" title={`Add ${one.detail}`} aria-label={`Add ${one.detail}`} onClick={() => { attach([one]); area.current?.focus(); }}>
-                <Icon name="add" /><span class="name">{one.label}</span>
+              <button
+                key={one.id}
+                type="button"
+                class="chip offer"
+                title={`Add ${one.detail}`}
+                aria-label={`Add ${one.detail}`}
+                onClick={() => {
+                  attach([one]);
+                  area.current?.focus();
+                }}
+              >
+                <Icon name="add" />
+                <span class="name">{one.label}</span>
               </button>
             ))}
           </div>
         )}
         <textarea
-          ref={area} rows={1} value={text} aria-label="Message to the agent"
+          ref={area}
+          rows={1}
+          value={text}
+          aria-label="Message to the agent"
           placeholder={view.running ? 'Add to the queue, Ctrl+Enter steers' : 'What shall be done? @ file, / command'}
-          role="combobox" aria-expanded={choices.length > 0} aria-haspopup="listbox" aria-autocomplete="list"
-          aria-controls={choices.length > 0 ? 'choices' : undefined} aria-activedescendant={choices.length > 0 ? `choice-${chosen}` : undefined}
+          role="combobox"
+          aria-expanded={choices.length > 0}
+          aria-haspopup="listbox"
+          aria-autocomplete="list"
+          aria-controls={choices.length > 0 ? 'choices' : undefined}
+          aria-activedescendant={choices.length > 0 ? `choice-${chosen}` : undefined}
           onInput={(event) => {
             setText(event.currentTarget.value);
             setCaret(event.currentTarget.selectionStart);
@@ -243,20 +299,61 @@ export function Composer({ store, view }: { store: Store; view: View }) {
           onKeyDown={onKeyDown}
         />
         <div class="bar">
-          <button type="button" class="icon" title="Add a file (@)" aria-label="Add a file" onClick={() => { write(`${text}${text && !/\s$/.test(text) ? ' ' : ''}@`); area.current?.focus(); }}><Icon name="mention" /></button>
-          <button type="button" class="icon model" title={`Model: ${store.model ?? 'none'}. Choose another…`} onClick={() => post({ type: 'run', command: 'model' })}>
+          <button
+            type="button"
+            class="icon"
+            title="Add a file (@)"
+            aria-label="Add a file"
+            onClick={() => {
+              write(`${text}${text && !/\s$/.test(text) ? ' ' : ''}@`);
+              area.current?.focus();
+            }}
+          >
+            <Icon name="mention" />
+          </button>
+          <button
+            type="button"
+            class="icon model"
+            title={`Model: ${store.model ?? 'none'}. Choose another…`}
+            onClick={() => post({ type: 'run', command: 'model' })}
+          >
             <span class="name">{store.model ?? 'No model'}</span>
           </button>
           <span class="space" />
           <Meter usage={view.usage} />
           {view.running && filled && (
-            <button type="button" class="icon" title="Steer the running turn (Ctrl+Enter)" aria-label="Steer the running turn" onClick={() => send('steer')}><Icon name="debug-step-into" /></button>
+            <button
+              type="button"
+              class="icon"
+              title="Steer the running turn (Ctrl+Enter)"
+              aria-label="Steer the running turn"
+              onClick={() => send('steer')}
+            >
+              <Icon name="debug-step-into" />
+            </button>
           )}
           {view.running && (
-            <button type="button" class="icon stop-turn" title="Stop the running turn" aria-label="Stop the running turn" onClick={() => post({ type: 'cancel' })}><Icon name="debug-stop" /></button>
+            <button
+              type="button"
+              class="icon stop-turn"
+              title="Stop the running turn"
+              aria-label="Stop the running turn"
+              onClick={() => post({ type: 'cancel' })}
+            >
+              <Icon name="debug-stop" />
+            </button>
           )}
           {(!view.running || filled) && (
-            <button type="button" class="icon send" disabled={!filled} title={view.running ? 'Add to the queue (Enter)' : 'Send (Enter)'} aria-label={view.running ? 'Add to the queue' : 'Send'} onClick={() => send(view.running ? 'queue' : undefined)}><Icon name="send" /></button>
+            <button
+              type="button"
+              class="icon send"
+              disabled={!filled}
+              title={view.running ? 'Add to the queue (Enter)' : 'Send (Enter)'}
+              aria-label={view.running ? 'Add to the queue' : 'Send'}
+              onClick={() => send(view.running ? 'queue' : undefined)}
+            >
+              <Icon name="send" />
+            </button>
           )}
         </div>
       </div>

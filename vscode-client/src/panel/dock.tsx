@@ -31,14 +31,34 @@ export function Asides({ store }: { store: Store }) {
       {store.asides.map((aside) => (
         <div key={aside.id} class={`notice ${aside.severity}`}>
           <Icon name={aside.severity} /> <span>{visible(plain(aside.text))}</span>
-          <button type="button" class="icon" title="Dismiss" aria-label="Dismiss" onClick={() => store.dismiss(aside.id)}><Icon name="close" /></button>
+          <button
+            type="button"
+            class="icon"
+            title="Dismiss"
+            aria-label="Dismiss"
+            onClick={() => store.dismiss(aside.id)}
+          >
+            <Icon name="close" />
+          </button>
         </div>
       ))}
     </div>
   );
 }
 
-function Strip({ icon, title, open, aside, children }: { icon: string; title: string; open: boolean; aside?: ComponentChildren; children: ComponentChildren }) {
+function Strip({
+  icon,
+  title,
+  open,
+  aside,
+  children,
+}: {
+  icon: string;
+  title: string;
+  open: boolean;
+  aside?: ComponentChildren;
+  children: ComponentChildren;
+}) {
   return (
     <details class="strip" open={open}>
       <summary>
@@ -57,14 +77,27 @@ const STEP_WORD = { pending: 'to do', in_progress: 'now', completed: 'done' };
 
 function PlanStrip({ entries }: { entries: readonly PlanEntry[] }) {
   const done = entries.filter((entry) => entry.status === 'completed').length;
-  const now = entries.find((entry) => entry.status === 'in_progress') ?? entries.find((entry) => entry.status === 'pending');
+  const now =
+    entries.find((entry) => entry.status === 'in_progress') ?? entries.find((entry) => entry.status === 'pending');
   return (
-    <Strip icon="list-ordered" title={now === undefined ? 'Plan' : visible(now.text)} open={false} aside={<span class="dim">{done}/{entries.length}</span>}>
+    <Strip
+      icon="list-ordered"
+      title={now === undefined ? 'Plan' : visible(now.text)}
+      open={false}
+      aside={
+        <span class="dim">
+          {done}/{entries.length}
+        </span>
+      }
+    >
       <ol class="plan">
         {entries.map((entry, place) => (
           <li key={place} class={entry.status}>
             <Icon name={STEP[entry.status]} />
-            <span>{visible(entry.text)}<span class="hidden">, {STEP_WORD[entry.status]}</span></span>
+            <span>
+              {visible(entry.text)}
+              <span class="hidden">, {STEP_WORD[entry.status]}</span>
+            </span>
           </li>
         ))}
       </ol>
@@ -76,13 +109,23 @@ function ChangesStrip({ files, folders }: { files: readonly FileStat[]; folders:
   const added = files.reduce((sum, file) => sum + file.added, 0);
   const removed = files.reduce((sum, file) => sum + file.removed, 0);
   return (
-    <Strip icon="diff" title={`${count(files.length, 'file')} changed so far`} open={false} aside={<Size added={added} removed={removed} />}>
+    <Strip
+      icon="diff"
+      title={`${count(files.length, 'file')} changed so far`}
+      open={false}
+      aside={<Size added={added} removed={removed} />}
+    >
       <ul class="files">
         {files.map((file) => {
           const { name, folder } = nameOf(pathIn(file.uri, folders));
           return (
             <li key={file.uri} class="file">
-              <button type="button" class="row" title={`See what has changed so far in ${name}`} onClick={() => post({ type: 'changes', uri: file.uri })}>
+              <button
+                type="button"
+                class="row"
+                title={`See what has changed so far in ${name}`}
+                onClick={() => post({ type: 'changes', uri: file.uri })}
+              >
                 <span class="name">{visible(name)}</span>
                 <span class="folder">{visible(folder)}</span>
                 <Size added={file.added} removed={file.removed} />
@@ -98,7 +141,11 @@ function ChangesStrip({ files, folders }: { files: readonly FileStat[]; folders:
 function QueueStrip({ entries, running }: { entries: readonly QueueEntry[]; running: boolean }) {
   return (
     <Strip icon="list-unordered" title={`${count(entries.length, 'message')} waiting`} open>
-      <ul class="queue">{entries.map((entry) => <Waiting key={entry.messageId} entry={entry} running={running} />)}</ul>
+      <ul class="queue">
+        {entries.map((entry) => (
+          <Waiting key={entry.messageId} entry={entry} running={running} />
+        ))}
+      </ul>
     </Strip>
   );
 }
@@ -113,8 +160,12 @@ function Waiting({ entry, running }: { entry: QueueEntry; running: boolean }) {
     return (
       <li class="editing">
         <textarea
-          aria-label="The waiting message" value={text} rows={Math.min(8, text.split('\n').length + 1)}
-          ref={(element) => { if (element && document.activeElement !== element) element.focus(); }}
+          aria-label="The waiting message"
+          value={text}
+          rows={Math.min(8, text.split('\n').length + 1)}
+          ref={(element) => {
+            if (element && document.activeElement !== element) element.focus();
+          }}
           onInput={(event) => setText(event.currentTarget.value)}
           onKeyDown={(event) => {
             if (event.key === 'Escape') setText(undefined);
@@ -124,20 +175,56 @@ function Waiting({ entry, running }: { entry: QueueEntry; running: boolean }) {
             }
           }}
         />
-        <button type="button" class="icon" title="Save" aria-label="Save" onClick={save}><Icon name="check" /></button>
-        <button type="button" class="icon" title="Leave as it was" aria-label="Leave as it was" onClick={() => setText(undefined)}><Icon name="close" /></button>
+        <button type="button" class="icon" title="Save" aria-label="Save" onClick={save}>
+          <Icon name="check" />
+        </button>
+        <button
+          type="button"
+          class="icon"
+          title="Leave as it was"
+          aria-label="Leave as it was"
+          onClick={() => setText(undefined)}
+        >
+          <Icon name="close" />
+        </button>
       </li>
     );
   }
   return (
     <li>
-      <span class="text" title={plain(entry.text)}>{plain(entry.text).split('\n')[0]}</span>
+      <span class="text" title={plain(entry.text)}>
+        {plain(entry.text).split('\n')[0]}
+      </span>
       {entry.delivery === 'steer' && <span class="badge">steers</span>}
       {running && entry.delivery === 'queue' && (
-        <button type="button" class="icon" title="Steer the running turn with it now" aria-label="Steer now" onClick={() => post({ type: 'steer', messageId: entry.messageId, text: entry.text })}><Icon name="debug-step-into" /></button>
+        <button
+          type="button"
+          class="icon"
+          title="Steer the running turn with it now"
+          aria-label="Steer now"
+          onClick={() => post({ type: 'steer', messageId: entry.messageId, text: entry.text })}
+        >
+          <Icon name="debug-step-into" />
+        </button>
       )}
-      <button type="button" class="icon" title="Edit" aria-label="Edit this message" onClick={() => setText(entry.text)}><Icon name="edit" /></button>
-      <button type="button" class="icon" title="Remove" aria-label="Remove this message" onClick={() => post({ type: 'requeue', messageId: entry.messageId })}><Icon name="trash" /></button>
+      <button
+        type="button"
+        class="icon"
+        title="Edit"
+        aria-label="Edit this message"
+        onClick={() => setText(entry.text)}
+      >
+        <Icon name="edit" />
+      </button>
+      <button
+        type="button"
+        class="icon"
+        title="Remove"
+        aria-label="Remove this message"
+        onClick={() => post({ type: 'requeue', messageId: entry.messageId })}
+      >
+        <Icon name="trash" />
+      </button>
     </li>
   );
 }

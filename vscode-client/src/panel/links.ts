@@ -7,9 +7,11 @@ export type Link = { kind: 'web'; url: string } | { kind: 'file'; path: string; 
 
 /** File endings that make inline code such as `setup.cfg` a link; with a folder in front any ending does. */
 const ENDINGS = new Set(
-  ('bat c cc cfg clj cmake conf cpp cs css csv dart diff ejs el env erl ex exs fs go gradle graphql h hcl hpp hs html ini ipynb java ' +
+  (
+    'bat c cc cfg clj cmake conf cpp cs css csv dart diff ejs el env erl ex exs fs go gradle graphql h hcl hpp hs html ini ipynb java ' +
     'jl js json json5 jsonc jsx kt kts less lock lua m md mdx mjs cjs ml mm mts nim nix patch php pl plist po proto ps1 py pyi r rb ' +
-    'rs rst sass scala scss sh sql svelte svg swift tex tf toml ts tsx txt vim vue xml yaml yml zig zsh').split(' '),
+    'rs rst sass scala scss sh sql svelte svg swift tex tf toml ts tsx txt vim vue xml yaml yml zig zsh'
+  ).split(' '),
 );
 const PLACE = /^(?<path>[^:#?]+)(?:[:#]L?(?<line>\d{1,7})(?:(?::|C)(?<column>\d{1,5}))?(?:-L?\d{1,7}(?:C\d+)?)?)?$/;
 
@@ -38,7 +40,8 @@ export function readLink(target: string): Link | undefined {
 
 /** Return the place that a piece of inline code names, if it looks like a file's path. */
 export function readCode(code: string): Link | undefined {
-  if (code.length > 300 || !/^[\w@.][\w@.+/~-]*(?:(?::\d+){1,2}(?:-\d+)?|#L\d+(?:-L?\d+)?)?$/.test(code)) return undefined;
+  if (code.length > 300 || !/^[\w@.][\w@.+/~-]*(?:(?::\d+){1,2}(?:-\d+)?|#L\d+(?:-L?\d+)?)?$/.test(code))
+    return undefined;
   const found = place(code);
   if (found?.kind !== 'file') return undefined;
   const name = found.path.slice(found.path.lastIndexOf('/') + 1);

@@ -20,7 +20,9 @@ function App() {
   return (
     <>
       <main class="chat" hidden={store.page !== 'chat'}>
-        <Timeline store={store} view={view}>{bare && <Empty store={store} />}</Timeline>
+        <Timeline store={store} view={view}>
+          {bare && <Empty store={store} />}
+        </Timeline>
         <Asides store={store} />
         <Dock view={view} folders={store.folders} />
         <Composer store={store} view={view} />
@@ -45,10 +47,13 @@ function onClick(event: MouseEvent): void {
   const copy = target?.closest<HTMLElement>('[data-copy]');
   if (!copy || event.type !== 'click') return;
   const code = copy.closest('.code')?.querySelector('code')?.textContent ?? '';
-  void navigator.clipboard.writeText(code).then(
-    () => copy.firstElementChild?.setAttribute('class', 'codicon codicon-check'),
-    () => copy.firstElementChild?.setAttribute('class', 'codicon codicon-error'),
-  ).finally(() => setTimeout(() => copy.firstElementChild?.setAttribute('class', 'codicon codicon-copy'), 1500));
+  void navigator.clipboard
+    .writeText(code)
+    .then(
+      () => copy.firstElementChild?.setAttribute('class', 'codicon codicon-check'),
+      () => copy.firstElementChild?.setAttribute('class', 'codicon codicon-error'),
+    )
+    .finally(() => setTimeout(() => copy.firstElementChild?.setAttribute('class', 'codicon codicon-copy'), 1500));
 }
 
 root.addEventListener('click', onClick);

@@ -9,8 +9,33 @@ import { highlight } from './highlight';
 
 const ALLOWED = {
   ALLOWED_TAGS: [
-    'a', 'blockquote', 'br', 'code', 'del', 'div', 'em', 'h1', 'h2', 'h3', 'h4', 'h5', 'h6', 'hr', 'li', 'ol', 'p', 'pre', 's',
-    'strong', 'table', 'tbody', 'td', 'th', 'thead', 'tr', 'ul',
+    'a',
+    'blockquote',
+    'br',
+    'code',
+    'del',
+    'div',
+    'em',
+    'h1',
+    'h2',
+    'h3',
+    'h4',
+    'h5',
+    'h6',
+    'hr',
+    'li',
+    'ol',
+    'p',
+    'pre',
+    's',
+    'strong',
+    'table',
+    'tbody',
+    'td',
+    'th',
+    'thead',
+    'tr',
+    'ul',
   ],
   ALLOWED_ATTR: ['href', 'title', 'class', 'start', 'data-href', 'data-language'],
   ALLOWED_URI_REGEXP: /^#$/,
@@ -34,7 +59,10 @@ function dress(pre: HTMLElement, streaming: boolean): void {
   const language = pre.dataset['language'] ?? '';
   const text = code.textContent ?? '';
   const coloured = highlight(text, language, streaming ? 8_000 : 60_000);
-  if (coloured !== undefined) code.replaceChildren(DOMPurify.sanitize(coloured, { ALLOWED_TAGS: ['span'], ALLOWED_ATTR: ['class'], RETURN_DOM_FRAGMENT: true }));
+  if (coloured !== undefined)
+    code.replaceChildren(
+      DOMPurify.sanitize(coloured, { ALLOWED_TAGS: ['span'], ALLOWED_ATTR: ['class'], RETURN_DOM_FRAGMENT: true }),
+    );
   pre.tabIndex = 0;
   const box = document.createElement('div');
   box.className = 'code';

@@ -4,7 +4,15 @@
 // taken as an approval of anything but the gate, the option and the hunks that it names.
 
 import type {
-  ContextItem, Evidence, GateInfo, GateOption, HunkRef, QueueEntry, SessionInfo, TrustCard, UpdateEnvelope,
+  ContextItem,
+  Evidence,
+  GateInfo,
+  GateOption,
+  HunkRef,
+  QueueEntry,
+  SessionInfo,
+  TrustCard,
+  UpdateEnvelope,
 } from '../protocol';
 import type { ChecklistItem, ModelPage, SetUpAction } from '../setup_page';
 
@@ -117,4 +125,14 @@ export type FromPanel =
 /** Commands that the panel may run, and no others. */
 export type PanelCommand = 'new' | 'rules' | 'review' | 'undo' | 'model' | 'output';
 
-export type { ChecklistItem, Evidence, GateInfo, GateOption, ModelPage, QueueEntry, SessionInfo, SetUpAction, UpdateEnvelope };
+export type {
+  ChecklistItem,
+  Evidence,
+  GateInfo,
+  GateOption,
+  ModelPage,
+  QueueEntry,
+  SessionInfo,
+  SetUpAction,
+  UpdateEnvelope,
+};

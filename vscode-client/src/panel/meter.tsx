@@ -14,10 +14,27 @@ export function Meter({ usage }: { usage: UsageUpdate | undefined }) {
     `${cost ? `, ${cost}` : ''}.`;
   const level = share >= 0.9 ? 'full' : share >= 0.75 ? 'high' : '';
   return (
-    <span class={`meter ${level}`} role="meter" aria-label="Context used" aria-valuemin={0} aria-valuemax={100} aria-valuenow={percent} aria-valuetext={words} title={words}>
+    <span
+      class={`meter ${level}`}
+      role="meter"
+      aria-label="Context used"
+      aria-valuemin={0}
+      aria-valuemax={100}
+      aria-valuenow={percent}
+      aria-valuetext={words}
+      title={words}
+    >
       <svg viewBox="0 0 16 16" aria-hidden="true">
         <circle cx="8" cy="8" r="6" />
-        <circle class="part" cx="8" cy="8" r="6" pathLength="100" stroke-dasharray={`${Math.max(percent, 2)} 100`} transform="rotate(-90 8 8)" />
+        <circle
+          class="part"
+          cx="8"
+          cy="8"
+          r="6"
+          pathLength="100"
+          stroke-dasharray={`${Math.max(percent, 2)} 100`}
+          transform="rotate(-90 8 8)"
+        />
       </svg>
       <span>{percent}%</span>
       {cost && <span class="cost">{cost}</span>}

@@ -28,7 +28,12 @@ export const Prose = memo(function Prose({ text, streaming }: Props) {
   return (
     <div class="prose">
       {found.map((block, place) => (
-        <Rendered key={block.key} source={block.source} references={references} streaming={streaming && place === last} />
+        <Rendered
+          key={block.key}
+          source={block.source}
+          references={references}
+          streaming={streaming && place === last}
+        />
       ))}
       {cut && <Rest text={text} language="markdown" />}
     </div>
@@ -46,21 +51,28 @@ interface RenderedProps {
 const Rendered = memo(
   function Rendered({ source, references, streaming }: RenderedProps) {
     const box = useRef<HTMLDivElement>(null);
-    useLayoutEffect(() => box.current?.replaceChildren(render(source, references, streaming)), [source, references, streaming]);
+    useLayoutEffect(
+      () => box.current?.replaceChildren(render(source, references, streaming)),
+      [source, references, streaming],
+    );
     return <div ref={box} />;
   },
   (before, after) =>
-    before.source === after.source && before.streaming === after.streaming &&
+    before.source === after.source &&
+    before.streaming === after.streaming &&
     (before.references === after.references || Object.keys(after.references).length === 0),
 );
 
 /** Says that a text goes on, and opens the whole of it. */
 export function Rest({ text, language }: { text: string; language: string }) {
-  const size = text.length >= 1e6 ? `${(text.length / 1e6).toFixed(1)} million` : `${Math.round(text.length / 1000)} thousand`;
+  const size =
+    text.length >= 1e6 ? `${(text.length / 1e6).toFixed(1)} million` : `${Math.round(text.length / 1000)} thousand`;
   return (
     <p class="rest">
       Only the beginning is shown; the whole has {size} characters.{' '}
-      <button type="button" class="link" onClick={() => post({ type: 'document', text, language })}>Show the rest</button>
+      <button type="button" class="link" onClick={() => post({ type: 'document', text, language })}>
+        Show the rest
+      </button>
     </p>
   );
 }

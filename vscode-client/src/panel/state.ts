@@ -5,7 +5,15 @@
 // the panel knows what to draw anew.
 
 import type {
-  FileStat, GateInfo, PlanEntry, QueueEntry, State as TurnState, ToolCallUpdate, UpdateEnvelope, UsageInfo, UsageUpdate,
+  FileStat,
+  GateInfo,
+  PlanEntry,
+  QueueEntry,
+  State as TurnState,
+  ToolCallUpdate,
+  UpdateEnvelope,
+  UsageInfo,
+  UsageUpdate,
 } from '../protocol';
 
 export type StopReason = NonNullable<TurnState['stopReason']>;
@@ -42,8 +50,18 @@ export interface View {
 }
 
 export const EMPTY: View = {
-  items: [], first: 0, last: 0, running: false, told: false, turnId: undefined, since: 0,
-  plan: [], changes: [], queue: [], usage: undefined, spent: undefined,
+  items: [],
+  first: 0,
+  last: 0,
+  running: false,
+  told: false,
+  turnId: undefined,
+  since: 0,
+  plan: [],
+  changes: [],
+  queue: [],
+  usage: undefined,
+  spent: undefined,
 };
 
 /** Why a turn stopped, in words; nothing for the usual end. */
@@ -96,12 +114,21 @@ class Draft {
       case 'messageChunk': {
         const before = this.get(`message:${update.messageId}`);
         if (before?.kind === 'assistant' && before.status !== 'streaming') return;
-        return this.answered(update.messageId, (before?.kind === 'assistant' ? before.text : '') + update.text, 'streaming');
+        return this.answered(
+          update.messageId,
+          (before?.kind === 'assistant' ? before.text : '') + update.text,
+          'streaming',
+        );
       }
       case 'thought': {
         const key = `thought:${update.messageId ?? seq}`;
         const before = this.get(key);
-        return this.put({ kind: 'thought', key, text: (before?.kind === 'thought' ? before.text : '') + update.text, live: true });
+        return this.put({
+          kind: 'thought',
+          key,
+          text: (before?.kind === 'thought' ? before.text : '') + update.text,
+          live: true,
+        });
       }
       case 'toolCall':
         this.settleThoughts();
@@ -115,7 +142,12 @@ class Draft {
         this.view.changes = update.files;
         return;
       case 'task':
-        return this.put({ kind: 'task', key: `task:${update.number}`, number: update.number, outputDir: update.outputDir });
+        return this.put({
+          kind: 'task',
+          key: `task:${update.number}`,
+          number: update.number,
+          outputDir: update.outputDir,
+        });
       case 'gate':
         return this.gate(update.gate);
       case 'usage':
@@ -179,7 +211,8 @@ class Draft {
     const key = `gate:${gate.gateId}`;
     const place = this.places.get(key);
     const item: Item = { kind: 'gate', key, gate };
-    const overtaken = place !== undefined && gate.state === 'open' && this.items.slice(place + 1).some((one) => one.kind === 'user');
+    const overtaken =
+      place !== undefined && gate.state === 'open' && this.items.slice(place + 1).some((one) => one.kind === 'user');
     if (overtaken) this.moveToEnd(item);
     else this.put(item);
   }

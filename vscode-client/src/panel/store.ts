@@ -43,7 +43,8 @@ export class Store {
   model: string | undefined;
   folders: Folder[] = [];
   /** Called with what the composer has to deal with. */
-  onCompose: ((message: Extract<ToPanel, { type: 'attach' | 'focus' | 'suggest' | 'files' | 'sent' }>) => void) | undefined;
+  onCompose:
+    ((message: Extract<ToPanel, { type: 'attach' | 'focus' | 'suggest' | 'files' | 'sent' }>) => void) | undefined;
   private waiting: ToPanel[] = [];
   private asked = false;
   private numbers = 0;
@@ -94,7 +95,13 @@ export class Store {
           if (this.sessionId !== undefined) this.sending = [];
           this.cards = new Map();
         }
-        Object.assign(this, { epoch: message.epoch, sessionId: message.sessionId, more: message.more, opened: true, loadingOlder: false });
+        Object.assign(this, {
+          epoch: message.epoch,
+          sessionId: message.sessionId,
+          more: message.more,
+          opened: true,
+          loadingOlder: false,
+        });
         this.log = new Log();
         this.log.append(message.updates);
         this.log.know(message.running, message.queue);

@@ -7,7 +7,8 @@ export const MOST_SHOWN = 200_000;
 
 // CSI, OSC (ended by BEL or ST), other string sequences, and two-character escapes; C1 forms too.
 // eslint-disable-next-line no-control-regex
-const ANSI = /(?:\u001b\[|\u009b)[0-?]*[ -/]*[@-~]|(?:\u001b[\]PX^_]|[\u009d\u0090\u0098\u009e\u009f])[^\u0007\u001b\u009c]*(?:\u0007|\u001b\\|\u009c)?|\u001b[ -/]*[0-~]?/g;
+const ANSI =
+  /(?:\u001b\[|\u009b)[0-?]*[ -/]*[@-~]|(?:\u001b[\]PX^_]|[\u009d\u0090\u0098\u009e\u009f])[^\u0007\u001b\u009c]*(?:\u0007|\u001b\\|\u009c)?|\u001b[ -/]*[0-~]?/g;
 // Control characters but tab and line ends.
 // eslint-disable-next-line no-control-regex
 const CONTROL = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]/g;
@@ -15,11 +16,17 @@ const CONTROL = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]/g;
 const HIDDEN =
   /[\u00ad\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200c\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0e\ufeff\uffa0\ufff9-\ufffb\u{e0000}-\u{e0fff}]|(?<!\p{Extended_Pictographic})\ufe0f|(?<!\p{Extended_Pictographic}\ufe0f?)\u200d/gu;
 
-/** Return a text without terminal escapes and control characters; what a carriage return overwrote is gone too. */
+// What makes text be read in another order than it has.
+const TURNED = /[\u202a-\u202e\u2066-\u2069]/g;
+
+/**
+ * Return a text without terminal escapes and control characters, as a terminal would leave it after carriage returns.
+ * What turns the direction of reading is written out.
+ */
 export function plain(text: string): string {
   const clean = /[\u001b\u0080-\u009f]/.test(text) ? text.replace(ANSI, '') : text;
   const lines = clean.includes('\r') ? clean.split('\n').map(overwritten).join('\n') : clean;
-  return lines.replace(CONTROL, '');
+  return lines.replace(CONTROL, '').replace(TURNED, written);
 }
 
 /** What a terminal would leave of a line with carriage returns. Not by a pattern: that takes the square of its length. */
@@ -31,8 +38,14 @@ function overwritten(line: string): string {
 
 /** Return a text in which every character that cannot be seen is written out, such as `⟨U+202E⟩`. */
 export function visible(text: string): string {
-  const shown = (found: string): string => `⟨U+${(found.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, '0')}⟩`;
-  return text.replace(/\r(?!\n)/g, shown).replace(CONTROL, shown).replace(HIDDEN, shown);
+  return text
+    .replace(/\r(?!\n)/g, written)
+    .replace(CONTROL, written)
+    .replace(HIDDEN, written);
+}
+
+function written(character: string): string {
+  return `⟨U+${(character.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, '0')}⟩`;
 }
 
 /** Return what of a text is drawn, and whether something is left out. A cut never falls into a surrogate pair. */

@@ -48,7 +48,8 @@ export function Timeline({ store, view, children }: TimelineProps) {
     if (last.epoch !== store.epoch) stuck.current = true;
     if (bare) stuck.current = true;
     else if (stuck.current) element.scrollTop = element.scrollHeight;
-    else if (last.epoch === store.epoch && view.first < last.first) element.scrollTop += element.scrollHeight - last.height;
+    else if (last.epoch === store.epoch && view.first < last.first)
+      element.scrollTop += element.scrollHeight - last.height;
     before.current = { first: view.first, height: element.scrollHeight, epoch: store.epoch };
     // A page that does not fill the panel cannot be scrolled, so the one before it is asked for at once.
     if (element.clientHeight > 0 && element.scrollHeight < element.clientHeight * 1.5) older();
@@ -77,18 +78,49 @@ export function Timeline({ store, view, children }: TimelineProps) {
   const items = view.items.filter((item) => !(item.kind === 'user' && waiting.has(item.messageId)));
   return (
     <div class="timeline-box">
-      <div class="timeline" ref={box} onScroll={onScroll} role="log" aria-live="off" aria-label="Conversation" tabIndex={0}>
+      <div
+        class="timeline"
+        ref={box}
+        onScroll={onScroll}
+        role="log"
+        aria-live="off"
+        aria-label="Conversation"
+        tabIndex={0}
+      >
         <div class="items">
-          {store.more && <p class="older">{store.loadingOlder ? <><Icon name="loading" spin /> Loading</> : ''}</p>}
+          {store.more && (
+            <p class="older">
+              {store.loadingOlder ? (
+                <>
+                  <Icon name="loading" spin /> Loading
+                </>
+              ) : (
+                ''
+              )}
+            </p>
+          )}
           {children}
-          {items.map((item, place) => <Entry key={item.key} item={item} told={saysWhy(items[place - 1])} card={item.kind === 'gate' ? store.cards.get(item.gate.gateId) : undefined} />)}
-          {store.sending.map((one) => <Pending key={`sending:${one.id}`} sending={one} />)}
+          {items.map((item, place) => (
+            <Entry
+              key={item.key}
+              item={item}
+              told={saysWhy(items[place - 1])}
+              anew={isAnew(items, place)}
+              card={item.kind === 'gate' ? store.cards.get(item.gate.gateId) : undefined}
+            />
+          ))}
+          {store.sending.map((one) => (
+            <Pending key={`sending:${one.id}`} sending={one} />
+          ))}
           {(view.running || store.sending.length > 0) && <Activity view={view} items={items} />}
         </div>
       </div>
       {away && (
         <button
-          type="button" class="to-end" title="Go to the end" aria-label="Go to the end"
+          type="button"
+          class="to-end"
+          title="Go to the end"
+          aria-label="Go to the end"
           onClick={() => {
             stuck.current = true;
             if (box.current) box.current.scrollTop = box.current.scrollHeight;
@@ -102,16 +134,31 @@ export function Timeline({ store, view, children }: TimelineProps) {
   );
 }
 
+interface EntryProps {
+  item: Item;
+  card: Card | undefined;
+  /** The item before it has told why the turn ended. */
+  told: boolean;
+  /** The item is an answer that was cut off, and that was begun anew below. */
+  anew: boolean;
+}
+
 const Entry = memo(
-  function Entry({ item, card, told }: { item: Item; card: Card | undefined; told: boolean }) {
+  function Entry({ item, card, told, anew }: EntryProps) {
     switch (item.kind) {
       case 'user':
         return <User text={item.text} />;
       case 'assistant':
-        return (
+        return anew ? (
+          <Interrupted text={item.text} />
+        ) : (
           <article class="answer" aria-label="Answer">
             <Prose text={item.text} streaming={item.status === 'streaming'} />
-            {item.status === 'interrupted' && <p class="interrupted"><Icon name="debug-disconnect" /> Interrupted here.</p>}
+            {item.status === 'interrupted' && (
+              <p class="interrupted">
+                <Icon name="debug-disconnect" /> Interrupted here.
+              </p>
+            )}
           </article>
         );
       case 'thought':
@@ -120,18 +167,54 @@ const Entry = memo(
         return <ToolCard call={item.call} stopped={item.stopped} />;
       case 'task':
         return item.number > 1 ? (
-          <div class="task" role="separator" aria-label={`Task ${item.number}`}><span>Task {item.number}</span></div>
+          <div class="task" role="separator" aria-label={`Task ${item.number}`}>
+            <span>Task {item.number}</span>
+          </div>
         ) : null;
       case 'notice':
         return <Notice severity={item.severity} text={item.text} />;
       case 'gate':
         return <GateCard gate={item.gate} card={card} />;
       case 'stop':
-        return told && item.reason === 'error' ? null : <p class={`stop ${item.reason}`}><Icon name={item.reason === 'error' ? 'error' : item.reason === 'cancelled' ? 'debug-stop' : 'warning'} /> <span>{STOPPED[item.reason]}</span></p>;
+        return told && item.reason === 'error' ? null : (
+          <p class={`stop ${item.reason}`}>
+            <Icon name={item.reason === 'error' ? 'error' : item.reason === 'cancelled' ? 'debug-stop' : 'warning'} />{' '}
+            <span>{STOPPED[item.reason]}</span>
+          </p>
+        );
     }
   },
-  (one, other) => one.card === other.card && one.told === other.told && same(one.item, other.item),
+  (one, other) =>
+    one.card === other.card && one.told === other.told && one.anew === other.anew && same(one.item, other.item),
 );
+
+/** An answer that was cut off and then given anew: it is kept, but not read twice. */
+function Interrupted({ text }: { text: string }) {
+  const [open, setOpen] = useState(false);
+  return (
+    <details class="tool thought" open={open} onToggle={(event) => setOpen(event.currentTarget.open)}>
+      <summary>
+        <Icon name="debug-disconnect" />
+        <span class="title">Interrupted, begun anew</span>
+        <i class="codicon codicon-chevron-right twist" aria-hidden="true" />
+      </summary>
+      {open && (
+        <div class="tool-body">
+          <Prose text={text} streaming={false} />
+        </div>
+      )}
+    </details>
+  );
+}
+
+function isAnew(items: readonly Item[], place: number): boolean {
+  const item = items[place];
+  if (item?.kind !== 'assistant' || item.status !== 'interrupted') return false;
+  const later = items
+    .slice(place + 1)
+    .find((one) => one.kind === 'assistant' || one.kind === 'tool' || one.kind === 'user');
+  return later?.kind === 'assistant' || later?.kind === 'tool';
+}
 
 /** An error that was told needs no second line that there was one. */
 function saysWhy(item: Item | undefined): boolean {
@@ -152,13 +235,21 @@ function User({ text }: { text: string }) {
   return (
     <article class="user" aria-label="You">
       <div class={long && !all ? 'said clamped' : 'said'}>{clean}</div>
-      {long && <button type="button" class="link" aria-expanded={all} onClick={() => setAll(!all)}>{all ? 'Show less' : 'Show all'}</button>}
+      {long && (
+        <button type="button" class="link" aria-expanded={all} onClick={() => setAll(!all)}>
+          {all ? 'Show less' : 'Show all'}
+        </button>
+      )}
     </article>
   );
 }
 
 function Pending({ sending }: { sending: Sending }) {
-  return <article class="user pending" aria-label="Being sent"><div class="said">{plain(sending.text.slice(0, 1200))}</div></article>;
+  return (
+    <article class="user pending" aria-label="Being sent">
+      <div class="said">{plain(sending.text.slice(0, 1200))}</div>
+    </article>
+  );
 }
 
 function Thought({ text, live }: { text: string; live: boolean }) {
@@ -170,7 +261,11 @@ function Thought({ text, live }: { text: string; live: boolean }) {
         <span class="title">{live ? 'Thinking' : 'Thought'}</span>
         <i class="codicon codicon-chevron-right twist" aria-hidden="true" />
       </summary>
-      {open && <div class="tool-body"><Prose text={text} streaming={live} /></div>}
+      {open && (
+        <div class="tool-body">
+          <Prose text={text} streaming={live} />
+        </div>
+      )}
     </details>
   );
 }
@@ -194,13 +289,16 @@ function Activity({ view, items }: { view: View; items: readonly Item[] }) {
   const seconds = view.running && view.since ? (now - view.since) / 1000 : 0;
   return (
     <p class="activity" aria-hidden="true">
-      <span class="pulse" /> {word}{seconds >= 3 && <span class="clock">{clock(seconds)}</span>}
+      <span class="pulse" /> {word}
+      {seconds >= 3 && <span class="clock">{clock(seconds)}</span>}
     </p>
   );
 }
 
 function activityOf(items: readonly Item[]): string {
-  const asks = items.findLast((item) => item.kind === 'gate' && item.gate.state === 'open' && item.gate.subject['type'] === 'command');
+  const asks = items.findLast(
+    (item) => item.kind === 'gate' && item.gate.state === 'open' && item.gate.subject['type'] === 'command',
+  );
   if (asks !== undefined) return 'Waits for your answer';
   const last = items.at(-1);
   if (last?.kind === 'assistant' && last.status === 'streaming') return 'Writing';
@@ -217,14 +315,16 @@ function Spoken({ view }: { view: View }) {
     const newest = (): Item | undefined => latest.current.items.findLast((item) => item.kind === 'assistant');
     const start = newest();
     // What was there when the session was opened is read by going there, not announced.
-    if (start?.kind === 'assistant') told.current = { key: start.key, length: start.text.length, running: latest.current.running };
+    if (start?.kind === 'assistant')
+      told.current = { key: start.key, length: start.text.length, running: latest.current.running };
     const timer = setInterval(() => {
       const state = told.current;
       const item = newest();
       if (item?.kind === 'assistant') {
         if (item.key !== state.key) Object.assign(state, { key: item.key, length: 0 });
         const rest = item.text.slice(state.length);
-        const end = item.status === 'streaming' ? Math.max(rest.lastIndexOf('. '), rest.lastIndexOf('\n')) + 1 : rest.length;
+        const end =
+          item.status === 'streaming' ? Math.max(rest.lastIndexOf('. '), rest.lastIndexOf('\n')) + 1 : rest.length;
         if (end > 0) {
           state.length += end;
           setText(plain(rest.slice(0, Math.min(end, 2000))));
@@ -234,10 +334,20 @@ function Spoken({ view }: { view: View }) {
       if (state.running !== latest.current.running) {
         state.running = latest.current.running;
         const open = latest.current.items.some((one) => one.kind === 'gate' && one.gate.state === 'open');
-        setText(state.running ? 'The turn has begun.' : open ? 'The turn has ended. A proposal waits for you.' : 'The turn has ended.');
+        setText(
+          state.running
+            ? 'The turn has begun.'
+            : open
+              ? 'The turn has ended. A proposal waits for you.'
+              : 'The turn has ended.',
+        );
       }
     }, 2000);
     return () => clearInterval(timer);
   }, []);
-  return <div class="hidden" role="status" aria-live="polite">{text}</div>;
+  return (
+    <div class="hidden" role="status" aria-live="polite">
+      {text}
+    </div>
+  );
 }
