@@ -70,3 +70,18 @@ def test_a_file_that_is_no_toml_is_named_with_its_line(folders: Folders) -> None
     (folders.config / "settings.toml").write_text("model = \n")
     with pytest.raises(InvalidInput, match=r"settings\.toml.*line 1"):
         load_settings(folders)
+
+
+def test_the_environments_key_is_for_the_endpoint_that_was_set_with_it(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INFERENCE_BASE_URL", "https://one.example/v1")
+    monkeypatch.setenv("OPENROUTER_API_KEY", "secret")
+    settings = load_settings(folders, {"baseUrl": "https://two.example/v1"})
+    assert settings.base_url == "https://two.example/v1"
+    assert settings.key_for(settings.base_url) is None
+    assert settings.key_for("https://ONE.example:443/other") == "secret"
+    save_model_choice(folders, "m", "https://two.example/v1")
+    monkeypatch.delenv("INFERENCE_BASE_URL")
+    chosen = load_settings(folders)
+    assert (chosen.base_url, chosen.key_for(chosen.base_url)) == ("https://two.example/v1", None)

@@ -13,8 +13,9 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from attrs import evolve, field, fields_dict, frozen
+from attrs import Factory, evolve, field, fields_dict, frozen
 
 from selfloop.errors import InvalidInput
 
@@ -63,7 +64,11 @@ class Settings:
     base_url: str | None = None
     """An OpenAI-compatible endpoint; None: what litellm knows for the model's provider."""
     api_key: str | None = field(default=None, repr=False)
-    """From the environment or the user's `.env`, for the origin of `base_url`."""
+    """From the environment or the user's `.env`; `key_for` gives it to no other origin than `api_key_origin`."""
+    api_key_origin: str | None = field(
+        default=Factory(lambda self: origin_of(self.base_url) if self.base_url else None, takes_self=True)
+    )
+    """The origin that stood beside the key where it was set."""
     context_tokens: int | None = None
     """The model's context; None: what is known of the model, else 32,768."""
     max_output_tokens: int | None = None
@@ -81,6 +86,10 @@ class Settings:
     """More folders that the jail shows read-only, such as a language's installation."""
     isolation: str = "auto"
     """`auto`: the jail where there is one; `changes`: never the jail (commands wait at a gate)."""
+
+    def key_for(self, base_url: str | None) -> str | None:
+        """Return the environment's key, if it was set for this endpoint's origin: another's must not see it."""
+        return self.api_key if base_url is not None and origin_of(base_url) == self.api_key_origin else None
 
 
 def load_settings(folders: Folders, editor: dict[str, Any] | None = None) -> Settings:
@@ -100,22 +109,38 @@ def load_settings(folders: Folders, editor: dict[str, Any] | None = None) -> Set
             values.update(tomllib.loads(file.read_text(encoding="utf-8")))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InvalidInput(f"{file} is not valid TOML ({error}), so no setting was read; mend the file.") from error
-    values.update(_model_choice(folders))
     environment = _user_environment(folders)
+    # A key belongs to the endpoint that the user set where keys are set, not to one chosen later, by a click.
+    key_url = environment.get("INFERENCE_BASE_URL") or values.get("base_url") or OPENROUTER_URL
+    values.update(_model_choice(folders))
     if environment.get("INFERENCE_BASE_URL"):
         values["base_url"] = environment["INFERENCE_BASE_URL"]
     if environment.get("MODEL_NAME"):
         values["model"] = environment["MODEL_NAME"]
     for name, value in (editor or {}).items():
         snake = "".join("_" + letter.lower() if letter.isupper() else letter for letter in name)
-        if snake != "api_key" and value not in (None, ""):
+        if snake not in _OF_THE_KEY and value not in (None, ""):
             values[snake] = value
     known = set(fields_dict(Settings))
-    settings = Settings(**{name: _typed(name, value) for name, value in values.items() if name in known - {"api_key"}})
+    settings = Settings(**{name: _typed(name, value) for name, value in values.items() if name in known - _OF_THE_KEY})
     key = environment.get("OPENROUTER_API_KEY")
     if key and settings.base_url is None and not _own_provider(settings.model):
         settings = evolve(settings, base_url=OPENROUTER_URL)
-    return evolve(settings, api_key=key or None)
+    return evolve(settings, api_key=key or None, api_key_origin=origin_of(str(key_url)) if key else None)
+
+
+def origin_of(url: str) -> str | None:
+    """Return scheme, host and port of an http(s) URL in one spelling; None when it has none."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return None
+    default = {"http": 80, "https": 443}[parts.scheme]
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, default) else "")
 
 
 def save_model_choice(folders: Folders, model: str, base_url: str | None) -> None:
@@ -135,6 +160,7 @@ def _model_choice(folders: Folders) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if value} if isinstance(chosen, dict) else {}
 
 
+_OF_THE_KEY = {"api_key", "api_key_origin"}
 _NUMBERS = {"context_tokens", "max_output_tokens", "turn_total_tokens", "turn_iterations", "retention_days"}
 
 

@@ -196,3 +196,13 @@ async def test_a_command_without_a_jail_waits_at_a_gate_and_a_rule_is_remembered
     assert rule["uses"] >= 1
     await client.request("selfloop/rule/remove", {"ruleId": rule["ruleId"]})
     assert (await client.request("selfloop/rule/list", {}))["rules"] == []
+
+
+async def test_the_environments_key_reaches_no_other_endpoint(start: Starter, model: ModelServer) -> None:
+    client = await start()
+    with ModelServer([text("ready")]) as other:
+        await client.request("selfloop/model/select", {"model": "another", "baseUrl": other.url})
+        await client.request("selfloop/model/list", {"baseUrl": model.url})
+        assert (await client.request("selfloop/model/test", {}))["ok"]
+        (asked,) = other.requests
+        assert "key-for-tests" not in str(asked.headers)

@@ -178,7 +178,7 @@ def _key(settings: Settings, folders: Folders) -> Check:
     mend = (
         f"Set OPENROUTER_API_KEY (or your provider's own variable) in the environment or in {folders.config / '.env'}."
     )
-    if settings.api_key is not None:
+    if settings.key_for(settings.base_url) is not None:
         return Check("key", "ok", "set")
     if settings.base_url is not None:
         host = urlsplit(settings.base_url).hostname or ""

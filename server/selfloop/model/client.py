@@ -85,6 +85,11 @@ class ModelClient:
         """The model's name as the user has set it; "" if none is."""
         return self._settings.model or ""
 
+    @property
+    def base_url(self) -> str | None:
+        """The endpoint's base URL; None: the provider's own."""
+        return self._settings.base_url
+
     def preload(self) -> None:
         """Import litellm in a thread, off the way of whatever is happening now."""
         threading.Thread(target=guards.load, name="load litellm", daemon=True).start()
@@ -174,11 +179,15 @@ class ModelClient:
         took = round(1_000 * (time.monotonic() - started))
         return True, f"{self.name} answers: {' '.join(reply.message.content.split())[:80]!r}, after {took} ms.", took
 
-    async def list_models(self) -> list[ModelEntry]:
-        """Return the models of the endpoint; its context size, if told, is remembered for `context_limit`."""
-        if not self._settings.base_url:
+    async def list_models(self, base_url: str | None = None) -> list[ModelEntry]:
+        """Return the models of another endpoint, or of the one in use, whose context size is remembered if told."""
+        settings = self._settings
+        if base_url and base_url != settings.base_url:
+            endpoint = endpoints.locate("unnamed", base_url, settings.key_for(base_url), self._keys)
+            return await list_models(endpoint, self._timeouts)
+        if not settings.base_url:
             await self.ready()
-        endpoint = await self._endpoint(self._settings.model or "unnamed")
+        endpoint = await self._endpoint(settings.model or "unnamed")
         entries = await list_models(endpoint, self._timeouts)
         told = next((entry.context_tokens for entry in entries if entry.id == self._settings.model), None)
         self._context = told or self._context
@@ -195,7 +204,8 @@ class ModelClient:
     async def _endpoint(self, model: str | None = None) -> Endpoint:
         settings = self._settings
         if settings.base_url:
-            return endpoints.locate(model or settings.model, settings.base_url, settings.api_key, self._keys)
+            own = settings.key_for(settings.base_url)
+            return endpoints.locate(model or settings.model, settings.base_url, own, self._keys)
         # The environment's key belongs to the base URL's origin, and there is none: litellm finds its own.
         return await asyncio.to_thread(endpoints.locate, settings.model, None, None, self._keys)
 

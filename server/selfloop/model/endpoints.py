@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
+from selfloop import config
 from selfloop.errors import ProviderError
 from selfloop.model import guards
 from selfloop.model.failures import no_key
@@ -65,20 +66,14 @@ def origin_of(url: str) -> str:
     Raises:
         ProviderError: it is no http or https URL, or it holds a user name or password.
     """
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), None
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
+    origin = config.origin_of(url)
+    if origin is None or "@" in urlsplit(url).netloc:
         raise ProviderError(
             f"The base URL {url.rsplit('@', 1)[-1]!r} is no plain http or https address, so the model was not called; "
             "set it like https://host/v1, without a user name.",
             kind="bad-request",
         )
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    default = {"http": 80, "https": 443}[parts.scheme]
-    return f"{parts.scheme}://{host}" + (f":{port}" if port and port != default else "")
+    return origin
 
 
 def is_local(origin: str) -> bool:
