@@ -59,7 +59,7 @@ class Prompts:
         return _NAME.sub(lambda match: values[match[1]], text)
 
     def tool(self, name: str, parameters: Iterable[str]) -> ToolText:
-        """Return the section of `tools.md` on the tool `name`.
+        """Return the section on the tool `name`: of `tools.md`, or of another `tools_….md` beside it.
 
         Raises:
             RequestFailed: there is no such section, or it does not describe exactly these parameters.
@@ -77,7 +77,9 @@ class Prompts:
         return ToolText(_tidy(_PARAMETER.sub("", section)), described)
 
     def _sections(self) -> dict[str, str]:
-        parts = re.split(r"^## (\w+)\n", self._read("tools"), flags=re.MULTILINE)
+        names = sorted(file.stem for file in self.folder.glob("tools*.md")) or ["tools"]
+        text = "\n\n".join(self._read(name) for name in names)
+        parts = re.split(r"^## (\w+)\n", text, flags=re.MULTILINE)
         return {parts[index]: parts[index + 1] for index in range(1, len(parts), 2)}
 
     def _read(self, name: str) -> str:

@@ -346,6 +346,8 @@ class Chat(Window):
     def _print(self, message: MessageUpdate) -> None:
         if message.role == "assistant":
             self._screen.message(message)
+        elif message.status == "removed":
+            self._screen.say("(a message that waited was taken out of the queue)", "dim")
         elif message.text in self._sent:
             self._sent.remove(message.text)
         else:

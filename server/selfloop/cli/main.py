@@ -1,6 +1,7 @@
 """The commands of `selfloop`: what each is called and takes. What it does stands in the module that it imports.
 
-Invariant: nothing but click is imported before a command runs, so `selfloop --help` is quick.
+Invariant: nothing but click is imported before a command runs, so `selfloop --help` is quick. The commands of loops are
+in `loop_commands.py`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import selfloop
+from selfloop.cli import loop_commands
 from selfloop.errors import SelfloopError
 
 if TYPE_CHECKING:
@@ -304,3 +306,8 @@ def rule_remove(rule_id: str, folder: Path, as_json: bool) -> None:
     from selfloop.cli import system
 
     _serve(folder, lambda client: system.remove_rule(client, rule_id, as_json=as_json))
+
+
+# Loops
+
+loop_commands.register(main, _serve, folder_option, json_option)

@@ -82,6 +82,8 @@ def transcript(updates: list[Update]) -> Iterator[str]:
     """The state that was told last, by gate."""
     for update in updates:
         match update:
+            case MessageUpdate(status="removed"):
+                yield "(the message was taken out of the queue)"
             case MessageUpdate(role="user"):
                 yield f"\n› {showing.visible(update.text)}\n"
             case MessageUpdate():

@@ -57,6 +57,17 @@ class Pool:
             self._start(self.refill())
         return worktree
 
+    async def acquire_tree(self, tree: str) -> Worktree:
+        """Return a clean worktree of a tree that another one stands for (`Worktree.tree`).
+
+        Raises:
+            SandboxError: there is no room for a copy.
+        """
+        worktree = await self._acquire(tree)
+        if len(self._ready) < self._size:
+            self._start(self.refill())
+        return worktree
+
     async def reopen(self, worktree_id: str) -> Worktree | None:
         """Open the worktree of an earlier run again; None if nothing of it is left."""
         if not _ID.fullmatch(worktree_id) or worktree_id in self._held:

@@ -125,6 +125,11 @@ class Worktree:
             tree = await self._scan()
             return await self._compare(self.base, tree)
 
+    async def tree(self) -> str:
+        """Return the tree that the files stand for now."""
+        async with self._lock:
+            return await self._scan()
+
     async def sync(self, overlay: Mapping[str, bytes] | None = None, *, yielding: bool = False) -> list[str]:
         """Bring the user's text as it is now into the worktree.
 

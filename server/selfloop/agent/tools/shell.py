@@ -52,6 +52,10 @@ async def shell(call: Call, params: Shell) -> Observation:
         decision = await bench.gates.ask_command(request)
         answer = {"tool_call_id": call.id, "gate_id": decision.gate_id, "option_id": decision.option_id}
         bench.record("command_answered", {**answer, "allowed": decision.allowed})
+        if not decision.allowed and decision.gate_id is None:
+            return refused(
+                f"Nobody is there to be asked, so this command was not run. {decision.comment or ''}".strip()
+            )
         if not decision.allowed:
             comment = f" The user says: {decision.comment}" if decision.comment else ""
             return refused(

@@ -7,7 +7,7 @@ says what happened, what was not done, and what to do next.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -19,7 +19,7 @@ from selfloop.config import Settings
 from selfloop.updates import PlanEntry
 
 if TYPE_CHECKING:
-    from selfloop.gates.gates import Gates
+    from selfloop.gates.gate import CommandDecision, CommandRequest
     from selfloop.sandbox.isolation import Isolation
     from selfloop.sandbox.paths import Door
     from selfloop.sandbox.worktree import Worktree
@@ -82,6 +82,14 @@ class Delegates(Protocol):
         ...
 
 
+class Asked(Protocol):
+    """Whoever answers whether a command may run: the user at a gate or, where nobody is there, a rule."""
+
+    async def ask_command(self, request: CommandRequest) -> CommandDecision:
+        """Return the answer; it may take as long as a person takes."""
+        ...
+
+
 @define
 class Workbench:
     """What the tools of one turn work with; sub-agents share it but for their own `agents` of None."""
@@ -93,7 +101,7 @@ class Workbench:
     """Of the worktree, with `@outputs` beside it: the task's folder."""
     outputs: Path
     isolation: Isolation
-    gates: Gates
+    gates: Asked
     memory: Memory
     fence: Fence
     settings: Settings
@@ -110,6 +118,8 @@ class Workbench:
     """Verdicts and suggestions, where the role has them."""
     editing: asyncio.Lock = field(factory=asyncio.Lock)
     """Held while a file is read, changed and written, since sub-agents share the worktree."""
+    checks: Mapping[str, str] = field(factory=dict)
+    """The checks by which a verdict is proven, with their commands; none: any of the project's own."""
     agents: Delegates | None = None
     """None: this one may not start others."""
 

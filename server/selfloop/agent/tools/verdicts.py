@@ -139,7 +139,7 @@ def doubts(evidence: Sequence[EvidenceOf], ran: Sequence[Ran], named: Mapping[st
 async def submit_verdict(call: Call, params: SubmitVerdict) -> Observation:
     """Take a checker's verdict; what its evidence is worth is said, and decided by whoever asked for it."""
     call.bench.submitted.append(params)
-    said = doubts(params.evidence, call.bench.ran)
+    said = doubts(params.evidence, call.bench.ran, call.bench.checks)
     return Observation("The verdict is taken." + (" These do not count: " + " ".join(said) if said else ""), bool(said))
 
 
