@@ -12,12 +12,14 @@ pytestmark = pytest.mark.unit
 PACKAGE = Path(__file__).parent.parent / "server" / "selfloop"
 
 LAYERS: list[set[str]] = [
-    {"errors"},
+    {"errors", "wire"},
+    {"reports"},
     {"config", "messages", "updates"},
     {"changes"},
     {"model", "sandbox", "storage"},
     {"gates"},
     {"agent"},
+    {"loops"},
     {"host"},
     {"workshop"},
     {"session"},
@@ -26,7 +28,7 @@ LAYERS: list[set[str]] = [
 ]
 """Bottom to top. What stands in one layer does not import its siblings, but for the values at the bottom."""
 
-TERMINAL = {"lsp.protocol", "updates", "config", "errors"}
+TERMINAL = {"lsp.protocol", "lsp.loop_messages", "reports", "updates", "wire", "config", "errors"}
 """What the terminal may import at the top of a file: it is a client, by the protocol."""
 
 TERMINAL_LATE = {"storage.trust", "sandbox.isolation", "sandbox.git", "offline"}

@@ -121,16 +121,19 @@ class Decided(RequestFailed):
     reason = "decided"
 
 
-UnknownKind = Literal["Session", "Gate", "Option", "Loop", "Run", "Generation", "Rule", "Hunk"]
+UnknownKind = Literal["Session", "Gate", "Option", "Loop", "Run", "Generation", "Rule", "Hunk", "Message"]
 
 
 class Unknown(RequestFailed):
     """Raised when an id names nothing here."""
 
     def __init__(self, kind: UnknownKind, name: str) -> None:
-        listing = {"Option": "selfloop/gate/read", "Hunk": "selfloop/gate/read"}.get(
-            kind, f"selfloop/{kind.lower()}/list"
-        )
+        elsewhere = {
+            "Option": "selfloop/gate/read",
+            "Hunk": "selfloop/gate/read",
+            "Message": "selfloop/session/queue",
+        }
+        listing = elsewhere.get(kind, f"selfloop/{kind.lower()}/list")
         super().__init__(
             f"There is no {kind.lower()} {name!r} here, so nothing was done; {listing} shows which there are."
         )

@@ -3,7 +3,8 @@
     Workspace ─┬─ Store, Sessions, journals           storage/
                ├─ Gates                               gates/
                ├─ Conversation, for each session      agent/
-               └─ Workshop, once a turn needs it      model/, sandbox/
+               ├─ Workshop, once a turn needs it      model/, sandbox/
+               └─ LoopService, once a loop is on      loops/
 
 It knows no LSP: updates go to a `Host`, which the editor's room (or a headless runner) is. What was cut off by a
 crash is taken up by `activate`, once the workspace is trusted.
@@ -20,6 +21,7 @@ from urllib.parse import quote
 from selfloop.config import Settings
 from selfloop.errors import RequestFailed, Unknown
 from selfloop.host import Host
+from selfloop.messages import Usage
 from selfloop.storage.journal import UpdateJournal
 from selfloop.storage.sessions import Sessions
 from selfloop.storage.store import Store
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from selfloop.changes import FileChange
     from selfloop.gates.gate import GateRecord
     from selfloop.gates.gates import Gates
+    from selfloop.loops.service import LoopService
     from selfloop.workshop import Workshop
 
 
@@ -50,6 +53,8 @@ class Workspace:
         self._journals: dict[str | None, UpdateJournal] = {}
         self._conversations: dict[str, Conversation] = {}
         self._mended: asyncio.Task[None] | None = None
+        self._loops: LoopService | None = None
+        self._governing: asyncio.Task[None] | None = None
         for sentence in self.store.notices:
             self.notice("warning", sentence)
 
@@ -80,11 +85,16 @@ class Workspace:
             self.store.prune, self.settings.retention_days, keep=keep, blobs=self.gates.images()
         )
         self.gates.forget(gone)
+        if self._has_loops():
+            self._govern()
         await self.workshop.warm()
 
     async def close(self) -> None:
         """Stop every turn where it can be taken up again, and close the files."""
         await self.gates.close()  # First: a wait that is cut off from now on leaves its gate open.
+        if self._governing is not None:
+            self._governing.cancel()
+            await asyncio.gather(self._governing, return_exceptions=True)
         for conversation in self._conversations.values():
             await conversation.close()
         if self._workshop is not None:
@@ -108,6 +118,7 @@ class Workspace:
                 publish=self._gate_published,
                 on_decided=self._gate_decided,
                 redact=self.redact,
+                lives=self.has_session,
             )
         return self._gates
 
@@ -119,6 +130,49 @@ class Workspace:
 
             self._workshop = Workshop(self, self._host)
         return self._workshop
+
+    # Loops
+
+    @property
+    def loops(self) -> LoopService:
+        """The loops; read when they are first needed."""
+        if self._loops is None:
+            self._loops = self.workshop.open_loops()
+        return self._loops
+
+    @property
+    def loops_if_read(self) -> LoopService | None:
+        """The loops, if something has needed them before: whoever is asked often does not read them."""
+        return self._loops
+
+    async def governed(self) -> LoopService:
+        """Return the loops once they run. The workspace must be trusted."""
+        self.activate()
+        await self.mended()
+        self._govern()
+        await self.loops.serving.wait()
+        return self.loops
+
+    def _govern(self) -> None:
+        """Have the loops run, from now on or as they do already."""
+        if self._governing is None or self._governing.done():
+            self._governing = self._host.spawn(self.loops.serve(), "loops")
+
+    def _has_loops(self) -> bool:
+        """Tell whether a loop is on, or a round or an approved action was cut off: else nothing of loops is loaded."""
+        from selfloop.storage.loop_settings import LoopSettings
+
+        if any(setting.enabled for setting in LoopSettings(self._host.folders.data, self.path).all().values()):
+            return True
+        known = self.store.query("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'rounds'")
+        unfinished = known and self.store.query("SELECT 1 FROM rounds WHERE ended_at IS NULL LIMIT 1")
+        return bool(unfinished or self.gates.questions.unsettled())
+
+    def spend(self) -> Usage:
+        """Return all that was ever used here: by chats, and by rounds of loops."""
+        from selfloop.storage.loop_spend import total
+
+        return self.store.spend() + total(self.store)
 
     def conversation(self, session_id: str) -> Conversation:
         """Return a session's conversation, opened from its trajectory when it is not open yet."""
@@ -154,6 +208,21 @@ class Workspace:
         """Give a session another title."""
         self.sessions.rename(session_id, title, key=key)
 
+    def take_over(self, session_id: str) -> None:
+        """Make a round's session a chat, because the user speaks in it.
+
+        Raises:
+            RequestFailed: its round is under way.
+        """
+        run_id = self.sessions.state(session_id).get("run")
+        if run_id is None:
+            return
+        if self._loops is not None and run_id in self._loops.engine.running():
+            raise RequestFailed(
+                "A round of a loop is at work in this session, so nothing was done; wait for its end, or cancel it."
+            )
+        self.sessions.set_state(session_id, run=None)
+
     async def cancel_session(self, session_id: str) -> None:
         """End the session's running turn, also one that a crash cut off and that is about to be taken up."""
         self.sessions.get(session_id)
@@ -164,6 +233,7 @@ class Workspace:
     async def delete_session(self, session_id: str, key: str | None) -> None:
         """End a session and remove what it has left."""
         self.sessions.get(session_id)
+        self.take_over(session_id)
         conversation = self.conversation(session_id)
         await conversation.cancel()
         await conversation.discard()
@@ -207,9 +277,9 @@ class Workspace:
                 self._journals[session_id] = self.sessions.journal(session_id)
         return self._journals[session_id]
 
-    def emit(self, update: Update, session_id: str | None = None) -> None:
+    def emit(self, update: Update, session_id: str | None = None, *, run_id: str | None = None) -> None:
         """Number an update, write it down, and send it."""
-        self._host.publish(self.updates(session_id).append(update, session_id=session_id))
+        self._host.publish(self.updates(session_id).append(update, session_id=session_id, run_id=run_id))
 
     def notice(self, severity: Any, text: str, session_id: str | None = None) -> None:
         """Tell the user one sentence."""
@@ -217,14 +287,27 @@ class Workspace:
 
     # Gates
 
+    async def noticed(self, path: str, *, saved: bool) -> None:
+        """Look at a document that the user has edited: an undo may have made an approved hunk pending again."""
+        if self._mended is None:
+            return  # Not trusted: nothing was approved here, and nobody is told.
+        await self.mended()
+        await self.gates.noticed(path, self._host.editor(self.path), saved=saved)
+
     def _gate_published(self, record: GateRecord) -> None:
         if record.session_id in self._conversations:
             self._conversations[record.session_id].gate_published(record)
-        self.emit(Gate(gate=self.gate_info(record)), record.session_id)
+        # A level belongs to no session, and a loop's gates concern whoever reads its reports, not a chat.
+        own = record.session_id if record.run_id is None and record.session_id else None
+        self.emit(Gate(gate=self.gate_info(record)), own, run_id=record.run_id)
         self._host.gates_changed(self.path)
 
     def _gate_decided(self, decision: Any) -> None:
-        if self.has_session(decision.session_id):
+        record = self.gates.get(decision.gate_id)
+        if record.run_id is not None:
+            self._govern()  # What was approved is carried out also where no loop is on.
+            self.loops.decided(decision, record)
+        if record.subject_type in ("changes", "command") and self.has_session(decision.session_id):
             self.conversation(decision.session_id).decided(decision)
 
     def gate_info(self, record: GateRecord) -> GateInfo:
@@ -238,8 +321,8 @@ class Workspace:
     # Naming and cleaning
 
     def uri(self, path: str) -> str:
-        """Return the URI of a path relative to the workspace."""
-        return f"{self.root_uri}/{quote(os.fsencode(path), safe='/-._~')}"
+        """Return the URI of a path relative to the workspace; of an empty one, the workspace's own."""
+        return f"{self.root_uri}/{quote(os.fsencode(path), safe='/-._~')}" if path else self.root_uri
 
     def redact(self, text: str) -> str:
         """Return the text without secrets."""

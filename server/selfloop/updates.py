@@ -10,9 +10,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-
-class Wire(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
-    """Base of everything that travels: camelCase, defaults left out, unknown fields ignored."""
+from selfloop.reports import LoopInfo, Phase, RoundReport
+from selfloop.wire import Wire
 
 
 class Position(Wire):
@@ -90,13 +89,37 @@ class GateInfo(Wire):
     comment: str | None = None
 
 
+class GateFlag(Wire):
+    """Something about the forthcoming change that a person should look at twice."""
+
+    kind: Literal["deletion", "dependency", "ci", "protected", "hidden", "binary", "executable", "link"]
+    text: str
+    """One plain sentence."""
+    uri: str | None = None
+
+
+class TrustCard(Wire):
+    """What to know before approving: computed for what is pending now, stale hunks left out."""
+
+    request: str
+    """The user's words of the turns behind it, newest last, a blank line between; at most 2,000 characters."""
+    files: int
+    added: int
+    """Lines."""
+    removed: int
+    isolation: Literal["none", "changes", "process"]
+    """How well the commands of the workspace are fenced."""
+    flags: list[GateFlag]
+
+
 class MessageUpdate(Wire, tag_field="type", tag="message"):
-    """A whole message."""
+    """A whole message. One of an id that came before replaces that: the user has edited it while it waited."""
 
     message_id: str
     role: Literal["user", "assistant"]
     text: str
-    status: Literal["interrupted"] | None = None
+    status: Literal["interrupted", "removed"] | None = None
+    """`removed`: the user took it out of the queue before any turn had seen it; its text is empty then."""
 
 
 class MessageChunk(Wire, tag_field="type", tag="messageChunk"):
@@ -181,6 +204,35 @@ class Generation(Wire, tag_field="type", tag="generation"):
     restart_id: str | None = None
 
 
+class QueueEntry(Wire):
+    """A message of the user's that no turn has taken up yet."""
+
+    message_id: str
+    text: str
+    delivery: Literal["queue", "steer"]
+
+
+class Queue(Wire, tag_field="type", tag="queue"):
+    """What waits in the session, in the order in which it will be taken up; whole each time."""
+
+    entries: list[QueueEntry]
+
+
+class RunUpdate(Wire, tag_field="type", tag="run"):
+    """Where a round is; with `done` comes its report, and again when a receipt was added to that later."""
+
+    run_id: str
+    loop_id: str
+    phase: Phase
+    report: RoundReport | None = None
+
+
+class LoopUpdate(Wire, tag_field="type", tag="loop"):
+    """A loop has changed: its file, its settings, when it is due, its last round."""
+
+    loop: LoopInfo
+
+
 class Notice(Wire, tag_field="type", tag="notice"):
     """One plain sentence for the user."""
 
@@ -200,6 +252,9 @@ Update = (
     | Gate
     | UsageUpdate
     | Generation
+    | Queue
+    | RunUpdate
+    | LoopUpdate
     | Notice
 )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from selfloop.agent.conversation import Conversation, Parts
 from selfloop.agent.prompts import Prompts
@@ -28,6 +28,9 @@ from selfloop.storage.sessions import SessionRecord, Sessions
 from selfloop.storage.store import Store
 from selfloop.updates import MessageChunk, Update
 
+if TYPE_CHECKING:
+    from selfloop.loops.service import LoopService
+
 logger = logging.getLogger(__name__)
 
 
@@ -43,7 +46,7 @@ class Premises(Protocol):
     def gates(self) -> Gates:
         """The workspace's gates."""
 
-    def emit(self, update: Update, session_id: str | None = None) -> None:
+    def emit(self, update: Update, session_id: str | None = None, *, run_id: str | None = None) -> None:
         """Number an update, write it down, and send it."""
 
     def notice(self, severity: str, text: str, session_id: str | None = None) -> None:
@@ -118,33 +121,69 @@ class Workshop:
                 self._told.add(sentence)
                 self._premises.notice("info", sentence)
 
+    async def shadow(self) -> Shadow:
+        """Return the shadow repository, made with the pool when first needed."""
+        await self.pool()
+        assert self._shadow is not None  # noqa: S101  The pool is made of it.
+        return self._shadow
+
+    def open_loops(self) -> LoopService:
+        """Return the workspace's loops; nothing of them runs yet."""
+        from selfloop.loops.means import Means
+        from selfloop.loops.service import LoopService
+
+        premises, host = self._premises, self._host
+        means = Means(
+            workspace=premises.path,
+            store=premises.store,
+            sessions=premises.sessions,
+            gates=premises.gates,
+            rules=host.rules,
+            parts=self.parts,
+            pool=self.pool,
+            shadow=self.shadow,
+            isolation=self.isolation,
+            snapshot=lambda: host.snapshot(premises.path),
+            editor=lambda: host.editor(premises.path),
+            emit=premises.emit,
+            say=premises.notice,
+            redact=premises.redact,
+            known_secrets=host.secrets,
+            uri=premises.uri,
+            retention_days=lambda: premises.settings.retention_days,
+            scratch=host.folders.workspace_cache(premises.path) / "commits",
+        )
+        return LoopService(means, builtin=self._prompts.folder / "loops", folders=host.folders)
+
     def open_conversation(self, record: SessionRecord) -> Conversation:
         """Return a session's conversation, rebuilt from its trajectory."""
+        return Conversation(self.parts(record))
+
+    def parts(self, record: SessionRecord) -> Parts:
+        """Return what turns in a session are made with; whoever is given it closes the trajectory."""
         premises, session_id = self._premises, record.id
         trajectory = premises.sessions.trajectory(session_id)
         if trajectory.repaired:
             premises.notice("warning", trajectory.repaired, session_id)
-        return Conversation(
-            Parts(
-                workspace=premises.path,
-                session=record,
-                sessions=premises.sessions,
-                trajectory=trajectory,
-                model=self.model,
-                prompts=self._prompts,
-                pool=self.pool,
-                gates=premises.gates,
-                memory=Memory(premises.store),
-                settings=premises.settings,
-                isolation=self.isolation,
-                emit=lambda update: premises.emit(update, session_id),
-                redact=premises.redact,
-                outputs=premises.sessions.outputs(session_id),
-                uri=premises.uri,
-                secrets=self._host.secrets,
-                streamed=lambda message_id: self._streamed(session_id, message_id),
-                repository_map=self._map,
-            )
+        return Parts(
+            workspace=premises.path,
+            session=record,
+            sessions=premises.sessions,
+            trajectory=trajectory,
+            model=self.model,
+            prompts=self._prompts,
+            pool=self.pool,
+            gates=premises.gates,
+            memory=Memory(premises.store),
+            settings=premises.settings,
+            isolation=self.isolation,
+            emit=lambda update: premises.emit(update, session_id),
+            redact=premises.redact,
+            outputs=premises.sessions.outputs(session_id),
+            uri=premises.uri,
+            secrets=self._host.secrets,
+            streamed=lambda message_id: self._streamed(session_id, message_id),
+            repository_map=self._map,
         )
 
     def _streamed(self, session_id: str, message_id: str) -> str:

@@ -27,14 +27,10 @@ FILE = "".join(f"step_{number:02d} = 'old'\n\n\n" for number in range(HUNKS))
 WATCH = r"""
 (() => {
   const now = () => performance.timeOrigin + performance.now();
-  const notes = (window.selfloopNotes = { composer: 0, chunks: [], lens: 0, edits: [], status: 0 });
+  const notes = (window.selfloopNotes = { chunks: [], edits: [], status: 0 });
   const seen = new Set();
   const painted = (note) => requestAnimationFrame(() => { const at = now(); note(at); });
   const look = () => {
-    if (!notes.composer && document.querySelector('textarea[aria-label="Message to the agent"]')) {
-      notes.composer = -1;
-      painted((at) => { notes.composer = at; });
-    }
     if (!notes.status && document.querySelector('.statusbar-item[id^="selfloop"]')) notes.status = now();
     const log = document.querySelector('[role=log]');
     if (log) for (const [mark, sent] of log.textContent.matchAll(/@(\d+\.\d+)@/g)) {
@@ -109,11 +105,13 @@ async def _measure(parts: Any) -> list[Figure]:
                     panel = await Panel.open(bench)
                     for _ in range(ROUNDS):
                         # With the panel in view, it is restored and activated as on any start of the editor.
-                        await bench.reload()
+                        await bench.page.reload(wait_until="commit")
                         panel = await Panel.find(bench)
-                        begun = await bench.page.evaluate("selfloopNotes.status")
-                        ready.append(await panel.frame.evaluate("selfloopNotes.composer") - begun)
+                        seen = 1000 * time.time()
+                        ready.append(seen - await bench.page.evaluate("selfloopNotes.status"))
                         activation.append(await _activation(bench))
+                    # VS Code writes a web view's page anew after it has loaded, so the script comes afterwards.
+                    await panel.frame.evaluate(WATCH)
                     chunks = await _chunks(panel)
                     approvals = await _approvals(bench, panel)
                     await bench.close()
@@ -137,16 +135,17 @@ async def _activation(bench: Any) -> float:
     await row.wait_for()
     found = re.search(r"Activation: (\d+)ms", (await row.inner_text()).replace("\u00a0", " "))
     assert found is not None, await row.inner_text()
-    await bench.command("View: Close All Editors")
+    await bench.press("Escape")
+    await row.wait_for(state="detached")
     return float(found[1])
 
 
 async def _chunks(panel: Any) -> list[float]:
     await panel.send("Hello.")  # Loads the model library, which is no part of a stream.
-    await panel.running()
+    await panel.expect("Done.")
     await panel.idle()
     await panel.send("Count.")
-    await panel.running()
+    await _noted(panel, f"selfloopNotes.chunks.length >= {CHUNKS}")
     await panel.idle()
     notes = await panel.frame.evaluate("selfloopNotes.chunks")
     return [shown - sent for shown, sent in notes][10:]
@@ -164,6 +163,13 @@ async def _approvals(bench: Any, panel: Any) -> list[float]:
             await asyncio.sleep(0.02)
         times.append(edits[-1][0] - await bench.page.evaluate("selfloopNotes.pressed"))
     return times[1:]
+
+
+async def _noted(panel: Any, what: str) -> None:
+    """Wait until the panel's notes say something. The page's own policy forbids Playwright's way of waiting."""
+    from workbench import eventually
+
+    await eventually(lambda: panel.frame.evaluate(what), what)
 
 
 async def _count(bench: Any, lens: Any, wanted: int) -> None:

@@ -134,7 +134,7 @@ async function changeLevel({ server, pages }: Parts, entry: LoopEntry): Promise<
   }));
   const picked = await vscode.window.showQuickPick(rows, {
     title: `What may the loop ${visible(loop.loopId)} do?`,
-    placeHolder: 'A lower level counts at once; a higher one only once you have approved it on the page that opens',
+    placeHolder: 'A higher level counts only once you have approved it',
   });
   if (picked === undefined || picked.level === loop.level) return;
   const { gateId } = await server.request('selfloop/loop/configure', {

@@ -1,7 +1,7 @@
 // How loops, their rounds and what they spend are put into words and numbers.
 //
-// Invariant: pure functions; what time it is, is an argument. Text of others is passed on as it stands: whoever shows it
-// escapes it for where it is shown.
+// Invariant: pure functions; what time it is, is an argument. Text of others is passed on as it stands: whoever shows
+// it escapes it for where it is shown.
 
 import type { LoopInfo, RoundReport, RunUpdate, SpendRow } from './protocol';
 
@@ -26,7 +26,7 @@ export const LEVELS: readonly { level: Level; short: string; name: string; meani
     level: 'L3-unattended',
     short: 'L3',
     name: 'Unattended',
-    meaning: 'Carries out by itself what you have allowed, if a checker has verified it; asks about everything else.',
+    meaning: 'Carries out what you have allowed, once a checker has verified it; asks about the rest.',
   },
 ];
 
@@ -155,7 +155,8 @@ export function describe(loop: LoopInfo, today: Spent, now: Date, phase?: Phase)
   const parts = [
     shortLevel(loop.level),
     loop.enabled ? loop.cadence : 'off',
-    phase !== undefined ? `${(PHASES[phase] ?? phase).toLowerCase()}…` : loop.enabled ? whenDue(loop.nextAt, now) : '',
+    phase !== undefined ? `${(PHASES[phase] ?? phase).toLowerCase()}…` : '',
+    phase === undefined && loop.enabled ? whenDue(loop.nextAt, now) : '',
     phase === undefined && last !== undefined ? `${outcome(last)} ${whenWas(last.endedAt, now) ?? ''}`.trim() : '',
     today.tokens > 0 ? `${spending(today)} today` : '',
   ];

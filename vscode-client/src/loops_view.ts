@@ -229,8 +229,9 @@ function card({ loop }: LoopEntry, now: Date, today: string): vscode.MarkdownStr
     escape(loop.intent),
     `**${level?.short} ${level?.name}.** ${level?.meaning}`,
     `Cadence: ${code(loop.cadence)} · next: ${escape(next)}`,
-    `Action: ${code(loop.action)} · allowed without asking: ${loop.allow?.length ? loop.allow.map(code).join(', ') : 'nothing'}`,
-    `Budget: ${limit(budget.maxTotalTokens)} a round, ${limit(budget.day?.maxTotalTokens)} a day · today: ${escape(today)}`,
+    `Action: ${code(loop.action)} · allowed without asking: ${loop.allow?.map(code).join(', ') || 'nothing'}`,
+    `Budget: ${limit(budget.maxTotalTokens)} a round, ${limit(budget.day?.maxTotalTokens)} a day`,
+    `Spent today: ${escape(today)}`,
     last === undefined
       ? 'It has not run yet.'
       : `Last: ${escape(`${outcome(last)} ${whenWas(last.endedAt, now) ?? ''}`)}`,

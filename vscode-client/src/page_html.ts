@@ -89,7 +89,8 @@ export function runBody(runId: string, read: RunReadResult, gates: readonly Gate
   const parts = run === undefined ? running(runId, read) : ended(run, now);
   const questions = gates.map(
     (gate) =>
-      `<aside class="waits"><span>Waits for you: ${escaped(gate.title)}</span>${button('Review', COMMANDS.review, gate.gateId)}</aside>`,
+      `<aside class="waits"><span>Waits for you: ${escaped(gate.title)}</span>` +
+      `${button('Review', COMMANDS.review, gate.gateId)}</aside>`,
   );
   if (run === undefined) return [...parts, ...questions, files(read.files), sessions(read)].join('\n');
   const why = run.outcome.error ?? run.outcome.reason;
@@ -152,7 +153,8 @@ function agent(who: string, report: AgentReport | undefined, verified?: boolean)
     Blocked: 'blocked',
   };
   const facts = `${status[report.status]} · ${plural(report.iterations, 'call')} of the model`;
-  return `<h2>${who}${pill} <small>${facts}</small></h2>${report.text.trim() ? prose(report.text) : '<p class="dim">It said nothing.</p>'}`;
+  const said = report.text.trim() ? prose(report.text) : '<p class="dim">It said nothing.</p>';
+  return `<h2>${who}${pill} <small>${facts}</small></h2>${said}`;
 }
 
 function evidence(rows: readonly EvidenceInfo[]): string {
@@ -167,7 +169,11 @@ function evidence(rows: readonly EvidenceInfo[]): string {
     );
   });
   const head = '<tr><th>Check</th><th>Command</th><th>Result</th><th><span class="hidden">Output</span></th></tr>';
-  return `<h2>Evidence</h2><div class="table"><table><thead>${head}</thead><tbody>${lines.join('')}</tbody></table></div>`;
+  return `<h2>Evidence</h2>${table(head, lines)}`;
+}
+
+function table(head: string, rows: readonly string[]): string {
+  return `<div class="table"><table><thead>${head}</thead><tbody>${rows.join('')}</tbody></table></div>`;
 }
 
 function receipts(rows: readonly ReceiptInfo[] | undefined, now: Date): string {
@@ -263,15 +269,20 @@ export function spendBody(rows: readonly SpendRow[], days: number, now: Date): s
       const value = one.tokens[at] ?? 0;
       const size = (value / chart.most) * (floor - top);
       y -= size;
-      const place = `x="${round(left + at * step + step * 0.15)}" y="${round(y)}" width="${round(step * 0.7)}" height="${round(size)}"`;
-      return value === 0
-        ? ''
-        : `<rect class="${colour(one, index)}" ${place}><title>${escaped(`${day}, ${nameOf(one)}: ${tokens(value)} tokens`)}</title></rect>`;
+      if (value === 0) return '';
+      const across = `x="${round(left + at * step + step * 0.15)}" width="${round(step * 0.7)}"`;
+      const said = escaped(`${day}, ${nameOf(one)}: ${tokens(value)} tokens`);
+      const shape = `${across} y="${round(y)}" height="${round(size)}"`;
+      return `<rect class="${colour(one, index)}" ${shape}><title>${said}</title></rect>`;
     });
   });
   const lines = [0.5, 1].map((part) => {
     const y = round(floor - part * (floor - top));
-    return `<line x1="${left}" x2="${width}" y1="${y}" y2="${y}"/><text x="${left - 6}" y="${y + 4}" text-anchor="end">${tokens(Math.round(chart.most * part))}</text>`;
+    const label = tokens(Math.round(chart.most * part));
+    return (
+      `<line x1="${left}" x2="${width}" y1="${y}" y2="${y}"/>` +
+      `<text x="${left - 6}" y="${y + 4}" text-anchor="end">${label}</text>`
+    );
   });
   const every = Math.ceil(days / 7);
   const labels = chart.days.map((day, at) =>
@@ -279,16 +290,24 @@ export function spendBody(rows: readonly SpendRow[], days: number, now: Date): s
       ? `<text x="${round(left + (at + 0.5) * step)}" y="${height - 6}" text-anchor="middle">${day.slice(5)}</text>`
       : '',
   );
-  const table = chart.series.map(
-    (one, index) =>
-      `<tr><td><svg class="key" viewBox="0 0 10 10" aria-hidden="true"><rect class="${colour(one, index)}" width="10" height="10"/></svg>` +
-      `${escaped(nameOf(one))}</td><td>${tokens(one.tokens.at(-1) ?? 0)}</td><td>${spending(one.total)}</td></tr>`,
-  );
-  return `<h1>Spend <small>last ${plural(days, 'day')}, in tokens</small></h1>
-<svg class="chart" viewBox="0 0 ${width} ${height}" role="img" aria-label="Tokens by loop and day; the table below has the sums">
-<line class="floor" x1="${left}" x2="${width}" y1="${floor}" y2="${floor}"/>${lines.join('')}${bars.join('')}${labels.join('')}
-</svg>
-<div class="table"><table><thead><tr><th>Loop</th><th>Today</th><th>${plural(days, 'day')}</th></tr></thead><tbody>${table.join('')}</tbody></table></div>`;
+  const sums = chart.series.map((one, index) => {
+    const box = `<rect class="${colour(one, index)}" width="10" height="10"/>`;
+    return (
+      `<tr><td><svg class="key" viewBox="0 0 10 10" aria-hidden="true">${box}</svg>${escaped(nameOf(one))}</td>` +
+      `<td>${tokens(one.tokens.at(-1) ?? 0)}</td><td>${spending(one.total)}</td></tr>`
+    );
+  });
+  const label = 'Tokens by loop and day; the table below has the sums';
+  return [
+    `<h1>Spend <small>last ${plural(days, 'day')}, in tokens</small></h1>`,
+    `<svg class="chart" viewBox="0 0 ${width} ${height}" role="img" aria-label="${label}">`,
+    `<line class="floor" x1="${left}" x2="${width}" y1="${floor}" y2="${floor}"/>`,
+    ...lines,
+    ...bars,
+    ...labels,
+    '</svg>',
+    table(`<tr><th>Loop</th><th>Today</th><th>${plural(days, 'day')}</th></tr>`, sums),
+  ].join('\n');
 }
 
 function nameOf({ loopId }: Series): string {

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from attrs import asdict, define, field
 
 from selfloop.agent.compaction import Compactor
-from selfloop.agent.context import printable, project_rules
+from selfloop.agent.context import OUT_OF_DATE, printable, project_rules
 from selfloop.agent.desk import Desk
 from selfloop.agent.history import Entry, History, Pin, pin_data
 from selfloop.agent.replay import Input
@@ -381,7 +381,12 @@ class ChatTurn:
             return
         changes = await desk.place.changes()
         record = await desk.place.propose(
-            changes, title=words[-1] if words else "", ran=ran, turn_id=self.id, outputs=outputs
+            changes,
+            title=next((said for said in reversed(words) if not said.startswith(OUT_OF_DATE)), ""),
+            words=desk.state.words,
+            ran=ran,
+            turn_id=self.id,
+            outputs=outputs,
         )
         if record is not None:
             desk.gate_published(record)

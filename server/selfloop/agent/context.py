@@ -27,6 +27,9 @@ EDITOR_CHARS = 36_000
 RULES_CHARS = 24_000
 _NAME_CHARS = 300
 
+OUT_OF_DATE = "A change that you proposed is out of date, because the text has moved on since:"
+"""How a prompt begins that asks again for what is stale: these are not the user's words, and name no proposal."""
+
 
 @frozen
 class OpenDocument:

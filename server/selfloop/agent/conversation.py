@@ -26,8 +26,8 @@ from selfloop.agent.history import pin_data
 from selfloop.agent.rejections import describe
 from selfloop.agent.replay import Recorded
 from selfloop.agent.reporting import new_id
-from selfloop.errors import BudgetExceeded, SelfloopError, StoreError
-from selfloop.updates import MessageUpdate, Notice, State, StopReason
+from selfloop.errors import BudgetExceeded, Decided, SelfloopError, StoreError, Unknown
+from selfloop.updates import MessageUpdate, Notice, QueueEntry, State, StopReason
 
 if TYPE_CHECKING:
     from selfloop.changes import FileChange
@@ -126,8 +126,40 @@ class Conversation:
             sessions.store.note_outcome(key, connection)
         self.desk.snapshot_now = snapshot_now
         self.parts.emit(MessageUpdate(message_id=message_id, role="user", text=words))
+        self.desk.show_queue()
         self._serve()
         return PromptAck(message_id, turn_id, kind)
+
+    def queue(self) -> list[QueueEntry]:
+        """Return what waits for a turn, in order."""
+        return self.desk.queue()
+
+    def requeue(self, message_id: str, text: str, *, key: str | None) -> list[QueueEntry]:
+        """Give a message that waits another text, or take it out of the queue if that is blank; return the queue.
+
+        It is recorded when this returns.
+
+        Raises:
+            Unknown: the user never said anything of this id here.
+            Decided: it waits no longer.
+            StoreError: it could not be recorded; the message is as it was.
+        """
+        if all(entry.message_id != message_id for entry in self.desk.queue()):
+            if message_id not in self.state.said:
+                raise Unknown("Message", message_id)
+            raise Decided(
+                "This message waits no longer: a turn has begun with it, or it was taken out. Nothing was changed; "
+                "send another message, or cancel the turn."
+            )
+        words = self.parts.redact(mend(text)) if text.strip() else ""
+        self.desk.record("requeued", {"message_id": message_id, "text": words, "key": key}, durable=True)
+        with self.parts.sessions.store.transaction() as connection:
+            self.parts.sessions.store.note_outcome(key, connection)
+        self.parts.emit(
+            MessageUpdate(message_id=message_id, role="user", text=words, status=None if words else "removed")
+        )
+        self.desk.show_queue()
+        return self.desk.queue()
 
     async def cancel(self) -> None:
         """End the running turn and all that it has started; what waits goes on as the next turn.
@@ -156,14 +188,17 @@ class Conversation:
         if self.running:
             return
         self.desk.snapshot_now = snapshot_now or self.desk.snapshot_now
-        for waiting in self.state.waiting.values():
+        for key in [*(waiting.key for waiting in self.state.waiting.values()), *self.state.requeued]:
             # The worker may have died between recording the words and noting that their request took effect.
-            if waiting.key is not None:
+            if key is not None:
                 with self.parts.sessions.store.transaction() as connection:
-                    self.parts.sessions.store.note_outcome(waiting.key, connection)
+                    self.parts.sessions.store.note_outcome(key, connection)
         if self.state.turn_id is None and not self.state.waiting:
             self.parts.sessions.set_state(self.parts.session.id, running=None)
             return
+        # It may also have died before it told what waits.
+        self.desk.shown_queue = None
+        self.desk.show_queue()
         if self.state.writing is not None and (text := self.parts.streamed(self.state.writing)):
             # It is asked anew under another id; what was shown of it must not look as if it went on.
             self.parts.emit(
@@ -252,9 +287,11 @@ class Conversation:
             # A steering that came too late for its turn is a turn of its own.
             turn_id = new_id("turn") if start.delivery == "steer" else start.turn_id
         turn = ChatTurn(self.desk, turn_id, start)
+        self.desk.starting = start.message_id if start is not None else None
         self._turn_id = turn_id
         self._settled.clear()
         self.parts.emit(State(state="running", turn_id=turn_id))
+        self.desk.show_queue()
         self._turn = work = asyncio.create_task(turn.run(), name=turn_id)
         self._begun.set()
         if state.cancelled:

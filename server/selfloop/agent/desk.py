@@ -23,7 +23,7 @@ from selfloop.agent.workplace import Workplace
 from selfloop.config import Settings
 from selfloop.errors import SelfloopError
 from selfloop.messages import Usage
-from selfloop.updates import Update, UsageUpdate
+from selfloop.updates import Queue, QueueEntry, Update, UsageUpdate
 
 if TYPE_CHECKING:
     from selfloop.changes import FileChange
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from selfloop.storage.trajectories import Trajectory
 
 logger = logging.getLogger(__name__)
+
+_TAKE_UP = frozenset({"turn_start", "steer", "turn_end"})
+"""Events by which a message that waited is taken up."""
 
 SnapshotNow = Callable[[], EditorSnapshot]
 
@@ -83,6 +86,10 @@ class Desk:
     """Rejected hunks that are still in the worktree."""
     snapshot_now: SnapshotNow | None = field(default=None, init=False)
     """What the editor shows; None: not known."""
+    starting: str | None = field(default=None, init=False)
+    """The message that a turn is about to begin with: it waits no longer, though that is not recorded yet."""
+    shown_queue: list[QueueEntry] | None = field(factory=list, init=False)
+    """What clients were told last of the queue; None: not known, since another worker told them."""
 
     def __attrs_post_init__(self) -> None:
         parts = self.parts
@@ -95,6 +102,25 @@ class Desk:
         """Write an event, then let it take effect."""
         self.parts.trajectory.append(kind, data, durable=durable)
         self.state.take(kind, data)
+        if kind in _TAKE_UP:
+            self.show_queue()
+
+    def queue(self) -> list[QueueEntry]:
+        """Return what the user said and no turn has taken up, in order."""
+        return [
+            QueueEntry(
+                message_id=one.message_id, text=one.text, delivery="steer" if one.delivery == "steer" else "queue"
+            )
+            for one in self.state.waiting.values()
+            if one.delivery != "start" and one.message_id != self.starting
+        ]
+
+    def show_queue(self) -> None:
+        """Tell the clients what waits, if that has changed."""
+        queue = self.queue()
+        if queue != self.shown_queue:
+            self.shown_queue = queue
+            self.parts.emit(Queue(entries=queue))
 
     def fence(self) -> Fence:
         """Return the session's fence; it is made with the first thing the user says."""

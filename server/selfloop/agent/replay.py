@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from selfloop.agent.history import Entry, History, Pin, read_pins
 from selfloop.messages import Message, Usage
@@ -52,6 +52,12 @@ class Recorded:
     """Digest of the project's rules as the model was last shown them."""
     waiting: dict[str, Input] = field(factory=dict)
     """What the user said and no turn has taken up, by message id, in order."""
+    requeued: list[str] = field(factory=list)
+    """The requests that edited or removed a message that waited, by key."""
+    said: set[str] = field(factory=set)
+    """Every message of the user's, by id."""
+    words: list[str] = field(factory=list)
+    """What the user said in the turn that runs, or in the last one."""
     tell: list[Told] = field(factory=list)
     turn_id: str | None = None
     """A turn that has begun and has not ended."""
@@ -94,17 +100,30 @@ class Recorded:
             data["message_id"], data["turn_id"], data["text"], data["delivery"], data["editor"], data.get("key")
         )
 
+        self.said.add(data["message_id"])
+
+    def _on_requeued(self, data: dict[str, Any]) -> None:
+        message_id = data["message_id"]
+        if data.get("key"):
+            self.requeued.append(data["key"])
+        if data["text"]:
+            self.waiting[message_id] = evolve(self.waiting[message_id], text=data["text"])
+        else:
+            self.waiting.pop(message_id, None)
+
     def _on_task_boundary(self, data: dict[str, Any]) -> None:
         self.task = data["number"]
 
     def _on_turn_start(self, data: dict[str, Any]) -> None:
         self.turn_id = data["turn_id"]
         self.cancelled = False
+        self.words = []
         self._on_steer(data)
 
     def _on_steer(self, data: dict[str, Any]) -> None:
         for message_id in data["message_ids"]:
-            self.waiting.pop(message_id, None)
+            if (said := self.waiting.pop(message_id, None)) is not None:
+                self.words.append(said.text)
         self.tell.clear()
         self.rules = data.get("rules", self.rules)
         self.history.add(Entry(Message("user", data["content"]), "input", read_pins(data["pins"])))
@@ -174,6 +193,7 @@ _HANDLERS: dict[str, Callable[[Recorded, dict[str, Any]], None]] = {
     "fence": Recorded._on_fence,
     "context": Recorded._on_context,
     "user_input": Recorded._on_user_input,
+    "requeued": Recorded._on_requeued,
     "task_boundary": Recorded._on_task_boundary,
     "turn_start": Recorded._on_turn_start,
     "steer": Recorded._on_steer,

@@ -16,7 +16,7 @@ from attrs import define, field
 
 from selfloop.agent.tools.tool import Ran
 from selfloop.agent.tools.verdicts import check_kind
-from selfloop.changes import FileChange, apply_hunks
+from selfloop.changes import FileChange, Placed, apply_hunks, carry, taken_back
 from selfloop.errors import PathRefused, Stale
 from selfloop.gates.gate import EvidenceItem, GateRecord
 from selfloop.sandbox.paths import Door
@@ -60,7 +60,7 @@ class Workplace:
         async with self._lock:
             worktree = await self._reopened()
             if worktree is not None:
-                return worktree, [] if overlay is None else await worktree.sync(overlay, yielding=yielding)
+                return worktree, [] if overlay is None else await self._sync(worktree, overlay, yielding=yielding)
             pool = await self.pool()
             self._worktree = worktree = await pool.acquire(overlay or {})
             self.sessions.set_state(self.session_id, worktree=worktree.id)
@@ -76,7 +76,7 @@ class Workplace:
         """Bring in what the user has typed since, if there is a worktree."""
         async with self._lock:
             if self._worktree is not None and overlay is not None:
-                await self._worktree.sync(overlay)
+                await self._sync(self._worktree, overlay)
 
     async def changes(self) -> list[FileChange]:
         """Return what the session has changed and the user does not have; nothing where there is no worktree."""
@@ -95,9 +95,16 @@ class Workplace:
                     await _apply(worktree, change, [hunk.id for hunk in change.hunks])
 
     async def propose(
-        self, changes: Sequence[FileChange], *, title: str, ran: Sequence[Ran], turn_id: str, outputs: Path
+        self,
+        changes: Sequence[FileChange],
+        *,
+        title: str,
+        words: Sequence[str],
+        ran: Sequence[Ran],
+        turn_id: str,
+        outputs: Path,
     ) -> GateRecord | None:
-        """Put the session's changes before the user, in its one gate."""
+        """Put the session's changes before the user, in its one gate; `words` is what the user said in this turn."""
         files = f"{len(changes)} file{'s' if len(changes) != 1 else ''}"
         heading = " ".join(title.split())
         heading = heading if len(heading) <= _TITLE_CHARS else heading[: _TITLE_CHARS - 1] + "…"
@@ -106,6 +113,7 @@ class Workplace:
             changes,
             title=f"{heading} ({files})" if heading else f"Changes in {files}",
             evidence=[self._evidence(item, outputs) for item in ran],
+            words=words,
             turn_id=turn_id,
         )
 
@@ -132,11 +140,50 @@ class Workplace:
 
     async def discard(self) -> None:
         """Give the worktree back: the session is deleted."""
+        worktree = await self.let_go()
+        if worktree is not None:
+            await (await self.pool()).release(worktree)
+
+    async def let_go(self) -> Worktree | None:
+        """Return the worktree, which is no longer the session's: its next turn has a new one. None: it has none."""
         async with self._lock:
             worktree = await self._reopened()
             self._worktree = None
-            if worktree is not None:
-                await (await self.pool()).release(worktree)
+            self.sessions.set_state(self.session_id, worktree=None)
+            return worktree
+
+    async def _sync(self, worktree: Worktree, overlay: Mapping[str, bytes], *, yielding: bool = False) -> list[str]:
+        """Bring in what the user has, but for hunks that the user took back: they wait as a proposal, so they stay."""
+        kept = await self._taken_back(worktree)
+        conflicts = await worktree.sync(overlay, yielding=yielding)
+        for change, hunk_ids, standing in kept:
+            entry = await asyncio.to_thread(_entry, worktree, change, change.path)
+            content, mode = entry if entry is not None else (None, None)
+            gone = taken_back(change, content, mode, applied=standing)
+            if gone & hunk_ids:
+                with contextlib.suppress(Stale, PathRefused):
+                    await _apply(worktree, change, gone & hunk_ids, standing - gone)
+        return conflicts
+
+    async def _taken_back(self, worktree: Worktree) -> list[tuple[FileChange, set[str], set[str]]]:
+        """Return the files with hunks that the user took back: these hunks, and all that stand in the worktree.
+
+        One that the agent itself has removed there since does not stand, and is not brought again.
+        """
+        proposal = self.gates.proposed(self.session_id)
+        found = []
+        for change in proposal.files if proposal is not None else ():
+            states = proposal.state_of(change).values() if proposal is not None else ()
+            wanted = {state.hunk_id for state in states if state.taken_back and state.status == "pending"}
+            if not wanted:
+                continue
+            entry = await asyncio.to_thread(_entry, worktree, change, change.path)
+            content, mode = entry if entry is not None else (None, None)
+            mine = {state.hunk_id for state in states if state.status != "rejected"}
+            places = carry(change, content, mode, applied=mine)
+            standing = {name for name in mine if isinstance(place := places[name], Placed) and place.already}
+            found.append((change, wanted & standing, standing))
+        return found
 
     async def _bring_back(self, worktree: Worktree) -> None:
         """Put into a new worktree what waits at the session's gate: the old one is gone with the cache."""
@@ -158,6 +205,16 @@ class Workplace:
         if ran.spilled is not None and outputs.is_relative_to(self.workspace):
             path = (outputs / ran.spilled).relative_to(self.workspace).as_posix()
         return EvidenceItem(check_kind(ran.command) or "command", self.redact(ran.command), ran.exit_code, path)
+
+
+def _entry(worktree: Worktree, change: FileChange, path: str) -> tuple[bytes, int] | None:
+    """Return the worktree's own file of a change; where it was renamed back, that one."""
+    door = worktree.door
+    try:
+        entry = door.read_entry(path)
+        return door.read_entry(change.old_path) if entry is None and change.old_path is not None else entry
+    except PathRefused:
+        return None
 
 
 async def _apply(

@@ -7,7 +7,7 @@ Invariant: pure functions over bytes and text. Nothing here reads a file, runs g
 from __future__ import annotations
 
 from selfloop.changes.applying import FileResult, apply_hunks, reverse
-from selfloop.changes.carrying import Clash, Placed, carry
+from selfloop.changes.carrying import Clash, Placed, carry, taken_back
 from selfloop.changes.diffing import file_change
 from selfloop.changes.rendering import DiffLine, diff_lines, hidden_characters, unified_diff, visible
 from selfloop.changes.values import (
@@ -52,6 +52,7 @@ __all__ = [
     "reverse",
     "seal",
     "split_lines",
+    "taken_back",
     "unified_diff",
     "visible",
 ]

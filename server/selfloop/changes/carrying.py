@@ -93,6 +93,21 @@ def carry(
     return {hunk.id: answer[hunk.id] for hunk in change.hunks}
 
 
+def taken_back(
+    change: FileChange, current: bytes | None, current_mode: Mode | None = None, *, applied: Collection[str]
+) -> set[str]:
+    """Return which of the applied hunks are no longer in the file, with what they had replaced in their place again.
+
+    A hunk whose lines were edited into something else is not among them.
+    """
+    expected = carry(change, current, current_mode, applied=applied)
+    gone = {hunk_id for hunk_id in applied if isinstance(expected.get(hunk_id), Clash)}
+    if not gone:
+        return gone
+    places = carry(change, current, current_mode, applied=set(applied) - gone)
+    return {hunk_id for hunk_id in gone if isinstance(place := places[hunk_id], Placed) and not place.already}
+
+
 def _carry_whole(
     change: FileChange, hunk: Hunk, current: bytes | None, mode: Mode | None, applied: bool
 ) -> Placed | Clash:

@@ -17,7 +17,7 @@ from selfloop.errors import Decided, InvalidInput, Stale
 from selfloop.gates.gate import APPROVE, REJECT, CommandDecision, CommandRequest, Decision, GateRecord
 from selfloop.gates.ledger import Proposal
 from selfloop.gates.shelf import Shelf
-from selfloop.storage.rules import Rules
+from selfloop.storage.rules import Rules, rule_sentence
 from selfloop.updates import GateOption
 
 
@@ -118,8 +118,7 @@ class CommandGates:
 
     def _opened(self, request: CommandRequest) -> GateRecord:
         gate_id, created_at = self._new_id()
-        network = "with network" if request.network else "without network"
-        rule = f"run exactly this command {network} in this workspace: {visible(request.command)}"
+        rule = rule_sentence(request.command, network=request.network, workspace=self._workspace)
         always = GateOption(option_id="always", name="Always allow this command", kind="allow_always", rule=rule)
         record = GateRecord(
             gate_id,
@@ -132,6 +131,7 @@ class CommandGates:
                 "folder": request.folder,
                 "network": request.network,
                 "isolation": request.isolation,
+                **({"reason": request.reason} if request.reason else {}),
             },
             f"Run: {visible(request.command).splitlines()[0][:80] if request.command.strip() else '(empty)'}",
             _digest(request),

@@ -14,15 +14,17 @@ from typing import Literal
 
 from attrs import evolve
 
-from selfloop.changes import FileChange, file_change, reverse
+from selfloop.changes import FileChange, reverse
 from selfloop.errors import Decided, InvalidInput, Stale, StoreError, Unknown
 from selfloop.gates.applying import Conflicts, carry_out, step_for
 from selfloop.gates.editor import Editor
-from selfloop.gates.gate import Decision, HunkState
+from selfloop.gates.gate import Decision, GateRecord, HunkState
 from selfloop.gates.ledger import Application, Proposal, Step
-from selfloop.gates.proposals import resolved_by, summary, withdrawal
+from selfloop.gates.proposals import decided, summed_up, withdrawal
+from selfloop.gates.proposing import Heading, put
 from selfloop.gates.recovery import recover
-from selfloop.gates.review import FileReview, Resolution, location
+from selfloop.gates.reopening import Back, Reopening
+from selfloop.gates.review import FileReview, Present, Resolution, location
 from selfloop.gates.shelf import Shelf
 from selfloop.gates.undoing import plan_undo
 
@@ -36,9 +38,21 @@ _ATTEMPTS = 3
 class Decisions:
     """Decides the gates of one shelf."""
 
-    def __init__(self, shelf: Shelf, on_decided: Callable[[Decision], None]) -> None:
+    def __init__(
+        self, shelf: Shelf, on_decided: Callable[[Decision], None], lives: Callable[[str], bool] = lambda _: True
+    ) -> None:
         self._shelf, self._on_decided = shelf, on_decided
+        self._reopening = Reopening(shelf, lives)
         self._lock = asyncio.Lock()
+
+    def propose(self, session_id: str, changes: Sequence[FileChange], heading: Heading) -> GateRecord | None:
+        """See `Gates.propose`."""
+        done = put(self._shelf, session_id, changes, heading)
+        if done is None:
+            return None
+        if done.recalled:
+            self.tell_rejected(done.proposal, done.recalled)
+        return done.proposal.record if done.waiting else None
 
     async def resolve(
         self,
@@ -94,7 +108,7 @@ class Decisions:
             done = [application for application in done if application.kind == "apply"]
             steps, takes_back, conflicts = await plan_undo(self._shelf.door, done, editor)
             record = self._shelf.load(gate_id).record
-            if not takes_back:
+            if conflicts or not takes_back:
                 return Resolution(record, (), conflicts)
             hunk_ids = tuple(
                 hunk_id
@@ -108,10 +122,21 @@ class Decisions:
             )
             application, failed = await self._carry_out(application, editor, f"Take back: {record.title}", window)
             if failed:
-                return Resolution(record, (), (*conflicts, *failed))
-            self._record_undo(evolve(application, state="done"))
+                return Resolution(record, (), failed)
+            await self._taken_back(evolve(application, state="done"), editor)
             paths = tuple(step.path for step in steps)
-            return Resolution(await self._shelf.refresh(gate_id, editor), paths, conflicts)
+            return Resolution(await self._shelf.refresh(gate_id, editor), paths)
+
+    async def noticed(self, path: str, editor: Editor, *, saved: bool) -> None:
+        """See `Gates.noticed`."""
+        async with self._lock:
+            backs, redone = await self._reopening.noticed(path, editor, saved=saved)
+            for back in backs:
+                self._tell_taken_back(back)
+            for one in redone:
+                self._on_decided(Decision(one.gate_id, one.session_id, "approve", (one.change,)))
+            for gate_id in dict.fromkeys(one.gate_id for one in (*backs, *redone)):
+                await self._shelf.refresh(gate_id, editor)
 
     async def recover(self, editor: Editor) -> list[str]:
         """See `Gates.recover`."""
@@ -123,7 +148,7 @@ class Decisions:
                 if application.kind == "apply":
                     self._record_approval(finished)
                 else:
-                    self._record_undo(finished)
+                    await self._taken_back(finished, editor)
                 await self._shelf.refresh(application.gate_id, editor)
             return sentences
 
@@ -152,6 +177,7 @@ class Decisions:
         except StoreError as error:
             done = f"What you approved was applied ({', '.join(paths) or 'nothing had to change'})"
             raise StoreError(f"{done}, but not recorded: {error.message} The next start records it.") from error
+        await self._reopening.applied([step.path for step in application.steps if step.via == "editor"])
         return Resolution(await self._shelf.refresh(application.gate_id, editor), paths)
 
     async def _carry_out(
@@ -175,7 +201,7 @@ class Decisions:
     def _record_rejection(
         self, proposal: Proposal, hunk_ids: Sequence[str], comment: str | None, key: str | None
     ) -> None:
-        after = _decided(proposal, hunk_ids, "rejected", comment)
+        after = decided(proposal, hunk_ids, "rejected", comment)
         with self._shelf.store.transaction(durable=True) as connection:
             self._shelf.ledger.save(after, connection)
             contents = [proposal.hunks[hunk_id].content for hunk_id in hunk_ids]
@@ -185,25 +211,45 @@ class Decisions:
         self.tell_rejected(after, hunk_ids, comment)
 
     def _record_approval(self, application: Application) -> None:
-        after = _decided(self._shelf.load(application.gate_id), application.hunk_ids, "approved", application.comment)
+        after = decided(self._shelf.load(application.gate_id), application.hunk_ids, "approved", application.comment)
         with self._shelf.store.transaction(durable=True) as connection:
             self._shelf.ledger.save(after, connection)
             self._shelf.ledger.update(application, connection)
             self._shelf.store.note_outcome(application.key, connection)
         self._shelf.keep(after)
         if application.state == "done":
-            changes = [change for step in application.steps if (change := _change_of(step)) is not None]
+            changes = [change for step in application.steps if (change := step.change()) is not None]
             record = after.record
             self._on_decided(
                 Decision(record.gate_id, record.session_id, "approve", tuple(changes), comment=application.comment)
             )
 
+    async def _taken_back(self, application: Application, editor: Editor) -> None:
+        """Ask about what was taken back again, and record that it was."""
+        changes = [reverse(change) for step in application.steps if (change := step.change()) is not None]
+        there = {
+            path: Present(step.after, step.after_mode, step.after)
+            for step in application.steps
+            for path in (step.path, step.source)
+        }
+        # Asked first: should the worker die after this, the recovery asks once more, which is the same.
+        back = self._reopening.again(
+            application.gate_id, application.hunk_ids, [change for change in changes if change is not None], there
+        )
+        self._record_undo(application)
+        if back is not None:
+            self._tell_taken_back(back)
+            if back.gate_id != application.gate_id:
+                await self._shelf.refresh(back.gate_id, editor)
+
+    def _tell_taken_back(self, back: Back) -> None:
+        self._on_decided(Decision(back.gate_id, back.session_id, "undo", taken_back=back.changes))
+
     def _record_undo(self, application: Application) -> None:
         proposal = self._shelf.load(application.gate_id)
-        hunks = dict(proposal.hunks)
-        for hunk_id in application.hunk_ids:
-            hunks[hunk_id] = evolve(hunks[hunk_id], applied=False)
-        after = evolve(proposal, hunks=hunks)
+        after = evolve(proposal, hunks=dict(proposal.hunks))
+        after.release(application.hunk_ids)
+        after.record = summed_up(after)
         with self._shelf.store.transaction(durable=True) as connection:
             self._shelf.ledger.save(after, connection)
             self._shelf.ledger.update(application, connection)
@@ -287,31 +333,3 @@ def _plan(reviews: Sequence[FileReview], chosen: Sequence[str]) -> tuple[list[St
         elif step is not None:
             steps.append(step)
     return steps, tuple(conflicts)
-
-
-def _decided(
-    proposal: Proposal, hunk_ids: Sequence[str], status: Literal["approved", "rejected"], comment: str | None
-) -> Proposal:
-    """Return the gate after an answer."""
-    after = evolve(proposal, hunks=dict(proposal.hunks))
-    after.decide(hunk_ids, status)
-    subject, description, risk = summary(after.files, after.hunks)
-    record = evolve(after.record, subject=subject, description=description, risk=risk)
-    if comment:
-        record = evolve(record, comment=f"{record.comment}\n{comment}" if record.comment else comment)
-    if record.state == "open" and not after.pending():
-        option = "approve" if status == "approved" else "reject"
-        record = evolve(record, state="resolved", resolved_by=resolved_by(after.hunks.values()), ended_by=option)
-    after.record = record
-    return after
-
-
-def _change_of(step: Step) -> FileChange | None:
-    return file_change(
-        step.path,
-        old_path=step.removed,
-        pre=step.before,
-        post=step.after,
-        pre_mode=step.before_mode,
-        post_mode=step.after_mode,
-    )

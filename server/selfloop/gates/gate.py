@@ -53,6 +53,8 @@ class GateRecord:
     ended_by: str | None = None
     """The option of the answer that decided what was left of it: given again, it is no other answer."""
     comment: str | None = None
+    words: tuple[str, ...] = ()
+    """What the user said in the turns behind it, oldest first."""
 
     def info(self, uri: Callable[[str], str]) -> GateInfo:
         """Return the gate as it goes over the wire; `uri` names a file of the workspace."""
@@ -62,6 +64,9 @@ class GateRecord:
                 {"uri": uri(file["path"]), **{name: value for name, value in file.items() if name != "path"}}
                 for file in subject["files"]
             ]
+        if "folder" in subject:
+            folder = subject["folder"]
+            subject["cwd"] = uri("" if folder == "." else folder)
         return GateInfo(
             gate_id=self.gate_id,
             state=self.state,
@@ -74,7 +79,7 @@ class GateRecord:
             default="reject",
             description=self.description,
             run_id=self.run_id,
-            session_id=self.session_id,
+            session_id=self.session_id or None,
             resolved_by=self.resolved_by,
             comment=self.comment,
         )
@@ -105,6 +110,9 @@ class HunkState:
     status: Literal["pending", "approved", "rejected"] = "pending"
     applied: bool = False
     """Its new text was put in the user's file, and not taken back since."""
+    taken_back: bool = False
+    """It was approved and applied, and then the user took it back: it is asked about again, and the session's own copy
+    keeps it meanwhile."""
     present: bool = True
     """It belongs to the newest proposal. Others are kept for the answers that were given."""
 
@@ -122,6 +130,8 @@ class Decision:
     """Of each file that has rejected hunks: the change that would have been made by them alone."""
     withdrawn: tuple[FileChange, ...] = ()
     """The way back for the session's own copy: applying all hunks of these to it takes the rejected ones out of it."""
+    taken_back: tuple[FileChange, ...] = ()
+    """What the user had approved and then took back, as changes to the files as they are now: they wait again."""
     comment: str | None = None
 
 

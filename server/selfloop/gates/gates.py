@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-from collections.abc import Callable, Coroutine, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,8 +23,9 @@ from selfloop.gates.deciding import Decisions
 from selfloop.gates.editor import Editor
 from selfloop.gates.gate import CommandDecision, CommandRequest, Decision, EvidenceItem, GateRecord, GateState
 from selfloop.gates.ledger import Proposal
-from selfloop.gates.proposals import merge, resolved_by, summary
-from selfloop.gates.review import GateView, Resolution, assumed
+from selfloop.gates.proposing import Heading, new_id
+from selfloop.gates.questions import Questions
+from selfloop.gates.review import GateView, Resolution
 from selfloop.gates.shelf import Shelf
 from selfloop.storage.rules import Rules
 from selfloop.storage.store import Store
@@ -34,7 +33,6 @@ from selfloop.storage.store import Store
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-_MOST_EVIDENCE = 50
 
 
 class Gates:
@@ -49,6 +47,7 @@ class Gates:
         publish: Callable[[GateRecord], None] = lambda _: None,
         on_decided: Callable[[Decision], None] = lambda _: None,
         redact: Callable[[str], str] = lambda text: text,
+        lives: Callable[[str], bool] = lambda _: True,
     ) -> None:
         """Open the gates of a workspace.
 
@@ -59,10 +58,13 @@ class Gates:
             publish: is told of each gate that was opened or has changed.
             on_decided: is told of each decision, once it is stored.
             redact: takes secrets out of what is written for reading.
+            lives: tells whether a session is still there; nothing is asked for one that was deleted.
         """
         self._shelf = Shelf(store, workspace, publish, redact)
-        self._decisions = Decisions(self._shelf, on_decided)
-        self._commands = CommandGates(self._shelf, workspace, rules, on_decided, _new_id)
+        self._decisions = Decisions(self._shelf, on_decided, lives)
+        self._commands = CommandGates(self._shelf, workspace, rules, on_decided, new_id)
+        self.questions = Questions(self._shelf, on_decided)
+        """Those on actions and levels, which loops ask."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # Looking
@@ -79,20 +81,25 @@ class Gates:
         """
         return self._shelf.record(gate_id)
 
-    async def read(self, gate_id: str, editor: Editor) -> GateView:
-        """Return a gate with its files and hunks in the user's text as it is now, and the digest of that."""
+    async def read(self, gate_id: str, editor: Editor, *, sealed: bool = True) -> GateView:
+        """Return a gate with its files and hunks in the user's text as it is now, and the digest of that.
+
+        Without `sealed` the digest is the one of an earlier look: who only shows hunks needs none, and it costs the
+        most.
+        """
         proposal = self._shelf.load(gate_id)
         if proposal.record.subject_type != "changes":
             return GateView(proposal.record, (), proposal.evidence)
         reviews = await self._shelf.reviews(proposal, editor)
-        record = self._shelf.with_digest(proposal, reviews)
-        return GateView(record, tuple(one.view for one in reviews), proposal.evidence)
+        record = self._shelf.with_digest(proposal, reviews) if sealed else proposal.record
+        return GateView(record, tuple(one.view for one in reviews), proposal.evidence, tuple(reviews))
 
     async def write_diff(self, gate_id: str, editor: Editor) -> Path:
         """Write the whole gate as text to `.evo/gates/<id>.diff`, and return the path."""
         proposal = self._shelf.load(gate_id)
         reviews = await self._shelf.reviews(proposal, editor)
-        self._shelf.with_digest(proposal, reviews)
+        if proposal.record.subject_type == "changes":
+            self._shelf.with_digest(proposal, reviews)
         return await asyncio.to_thread(self._shelf.write_diff, proposal, reviews)
 
     # Changes
@@ -104,6 +111,7 @@ class Gates:
         *,
         title: str,
         evidence: Sequence[EvidenceItem] = (),
+        words: Sequence[str] = (),
         turn_id: str | None = None,
         run_id: str | None = None,
     ) -> GateRecord | None:
@@ -111,62 +119,36 @@ class Gates:
 
         What was decided stays decided, and what was rejected before starts as rejected.
 
+        Args:
+            session_id: whose changes.
+            changes: all of them, against the user's text.
+            title: what the gate is called, unless nothing in it is new.
+            evidence: the commands that ran for it.
+            words: what the user said for it.
+            turn_id: the turn that ends with it.
+            run_id: the run that it belongs to.
+
         Returns:
             The open gate; None if nothing waits for an answer, and then no gate of the session is open.
         """
-        found = self._shelf.ledger.open_gate(session_id)
-        prior = self._shelf.load(found) if found is not None else None
-        files, states = merge(prior, changes, self._shelf.ledger.rejected(session_id))
-        waiting = any(state.present and state.status == "pending" for state in states.values())
-        if prior is None and not waiting:
-            return None
-        gate_id, created_at = (prior.record.gate_id, prior.record.created_at) if prior else _new_id()
-        subject, description, risk = summary(files, states)
-        if prior is not None and tuple(prior.files) == tuple(files):
-            title = prior.record.title  # A turn that changed nothing, such as an answer, does not rename the proposal.
-        ran: dict[str, EvidenceItem] = {}
-        for item in (*(prior.evidence if prior else ()), *evidence):
-            ran.pop(item.command, None)  # Of a command that ran again only the last run counts.
-            ran[item.command] = item
-        proposal = Proposal(
-            GateRecord(
-                gate_id,
-                session_id,
-                "changes",
-                subject,
-                title,
-                "",
-                created_at,
-                risk=risk,
-                description=description,
-                run_id=run_id,
-                turn_id=turn_id,
-                comment=prior.record.comment if prior else None,
-            ),
-            files,
-            states,
-            tuple(ran.values())[-_MOST_EVIDENCE:],
+        return self._decisions.propose(
+            session_id,
+            changes,
+            Heading(title=title, evidence=tuple(evidence), words=tuple(words), turn_id=turn_id, run_id=run_id),
         )
-        reviews = [assumed(change, proposal.state_of(change)) for change in files]
-        self._shelf.with_digest(proposal, reviews)
-        if not waiting:
-            decided = any(state.status != "pending" for state in states.values())
-            by = resolved_by(states.values()) if decided else None
-            state: GateState = "resolved" if decided else "cancelled"
-            proposal.record = evolve(proposal.record, state=state, resolved_by=by)
+
+    def of_run(self, run_id: str) -> Sequence[GateRecord]:
+        """Return the gates that a round has opened, oldest first."""
+        return self._shelf.ledger.of_run(run_id)
+
+    def rejected(self, session_ids: Iterable[str]) -> set[str]:
+        """Return the contents of the hunks that the user has rejected in some sessions (`proposals.content_key`)."""
+        return {content for session_id in session_ids for content in self._shelf.ledger.rejected(session_id)}
+
+    def remember_rejections(self, session_id: str, contents: Iterable[str]) -> None:
+        """Have a session start with what was rejected before: it is not asked again there."""
         with self._shelf.store.transaction() as connection:
-            self._shelf.ledger.save(proposal, connection, files=True)
-        self._shelf.keep(proposal)
-        try:
-            self._shelf.write_diff(proposal, reviews)
-        except OSError as error:
-            log.warning("gate %s is open, but its diff file could not be written: %s", gate_id, error)
-        self._shelf.publish(proposal.record)
-        known = prior.hunks if prior else {}
-        recalled = [name for name, state in states.items() if state.status == "rejected" and name not in known]
-        if recalled:
-            self._decisions.tell_rejected(proposal, recalled)
-        return proposal.record if waiting else None
+            self._shelf.ledger.remember_rejections(session_id, contents, connection)
 
     def proposed(self, session_id: str) -> Proposal | None:
         """Return what the session's open gate holds, None if it has none: a proposal outlives its worktree."""
@@ -208,6 +190,8 @@ class Gates:
         record = self.get(gate_id)
         if all(option.option_id != option_id for option in record.options):
             raise Unknown("Option", option_id)
+        if record.subject_type in ("action", "level"):
+            return Resolution(self.questions.resolve(record, option_id, digest=digest, comment=comment, key=key))
         if record.subject_type != "changes":
             answered = self._commands.resolve(record, option_id, digest=digest, comment=comment, key=key)
             return Resolution(answered)
@@ -219,12 +203,29 @@ class Gates:
     async def undo(
         self, gate_id: str, *, editor: Editor, key: str | None = None, window: int | None = None
     ) -> Resolution:
-        """Take back what a gate applied, file by file, carried to the text as it is now.
+        """Take back what a gate applied, over all its files, carried to the text as it is now; or nothing of it.
 
-        A file whose lines were edited since is left as it is, and named in `conflicts`.
+        A file whose lines were edited since is named in `conflicts`, and then every file stays as it is. What was taken
+        back waits for an answer again: in the gate if it is open, else in the session's next one.
         """
         self.get(gate_id)
         return await self._finish(self._decisions.undo(gate_id, editor, key, window), f"undo {gate_id}")
+
+    async def noticed(self, path: str, editor: Editor, *, saved: bool = False) -> None:
+        """Look at a document that the user has edited: the editor's undo of an approved hunk makes it pending again.
+
+        It waits in its gate if that is open, else in the session's next one; a redo approves it again.
+
+        Args:
+            path: the file, relative to the workspace.
+            editor: the user's editors.
+            saved: the user has saved it since it was last looked at.
+        """
+        await self._finish(self._decisions.noticed(path, editor, saved=saved), f"notice {path}")
+
+    def watches(self, path: str) -> bool:
+        """Tell, quickly, whether an edit of a file may concern a decision; see `noticed`."""
+        return self._shelf.watches(path)
 
     async def recover(self, editor: Editor) -> Sequence[str]:
         """After a crash: finish what was approved and not applied to the end; return sentences for the user.
@@ -251,6 +252,8 @@ class Gates:
                 proposal.record = evolve(proposal.record, state="cancelled")
                 self._shelf.save(proposal)
                 self._shelf.publish(proposal.record)
+            elif record.subject_type in ("action", "level"):
+                self.questions.cancel(record.gate_id)
             else:
                 self._commands.cancel(record.gate_id)
 
@@ -282,9 +285,3 @@ class Gates:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.debug("%s ended with: %s", task.get_name(), error)
-
-
-def _new_id() -> tuple[str, str]:
-    """Return a new gate's id, which sorts by time, and the time."""
-    now = datetime.now(UTC)
-    return f"gate-{now:%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}", now.isoformat()

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from attrs import asdict, define, evolve, field, frozen
 
-from selfloop.changes import FileChange, Hunk, Mode
+from selfloop.changes import FileChange, Hunk, Mode, file_change
 from selfloop.gates.gate import EvidenceItem, GateRecord, GateState, HunkState
 from selfloop.storage.store import Store
 
@@ -82,6 +82,17 @@ class Step:
         """Where the file is before."""
         return self.removed or self.path
 
+    def change(self) -> FileChange | None:
+        """Return what it does to the file; None: nothing."""
+        return file_change(
+            self.path,
+            old_path=self.removed,
+            pre=self.before,
+            post=self.after,
+            pre_mode=self.before_mode,
+            post_mode=self.after_mode,
+        )
+
 
 @frozen
 class Application:
@@ -126,7 +137,23 @@ class Proposal:
     def decide(self, hunk_ids: Iterable[str], status: Literal["approved", "rejected"]) -> None:
         """Note an answer; an approved hunk counts as applied."""
         for hunk_id in hunk_ids:
-            self.hunks[hunk_id] = evolve(self.hunks[hunk_id], status=status, applied=status == "approved")
+            self.hunks[hunk_id] = evolve(
+                self.hunks[hunk_id], status=status, applied=status == "approved", taken_back=False
+            )
+
+    def take_back(self, hunk_ids: Iterable[str]) -> None:
+        """Note that approved hunks were taken back: they wait again."""
+        for hunk_id in hunk_ids:
+            self.hunks[hunk_id] = evolve(self.hunks[hunk_id], status="pending", applied=False, taken_back=True)
+
+    def release(self, hunk_ids: Iterable[str]) -> None:
+        """Note that the text of approved hunks is no longer the user's, and that nothing is asked about it here."""
+        for hunk_id in hunk_ids:
+            self.hunks[hunk_id] = evolve(self.hunks[hunk_id], applied=False)
+
+    def watched(self) -> set[str]:
+        """Return the paths where an edit of the user's may take a hunk back, or bring one again."""
+        return {state.path for state in self.hunks.values() if state.applied or state.taken_back}
 
 
 class Ledger:
@@ -134,7 +161,17 @@ class Ledger:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.version = 0
+        """Rises with every change of the applications."""
         store.create(SCHEMA)
+
+    def watched(self) -> list[tuple[str, str]]:
+        """Return the gates and the paths where hunks are applied, or taken back; see `Proposal.watched`."""
+        rows = self._store.query(
+            "SELECT DISTINCT gate_id, json_extract(state, '$.path') AS path FROM gate_hunks "
+            "WHERE json_extract(state, '$.applied') OR json_extract(state, '$.taken_back')"
+        )
+        return [(row["gate_id"], row["path"]) for row in rows]
 
     def records(self, state: GateState | None = None) -> list[GateRecord]:
         """Return the gates, oldest first."""
@@ -215,6 +252,32 @@ class Ledger:
         """Note that an answer was used: it holds for one run."""
         connection.execute("UPDATE gates SET consumed = 1 WHERE id = ?", (gate_id,))
 
+    # Questions of loops
+
+    def asked(self, subject_type: str, content: str, state: str | None) -> GateRecord | None:
+        """Return the newest gate on an action or a level that asked for a content, in a state or in any."""
+        rows = self._store.query(
+            "SELECT record FROM gates WHERE subject_type = ? AND json_extract(record, '$.subject.content') = ? "
+            "AND (? IS NULL OR state = ?) ORDER BY created_at DESC, id DESC LIMIT 1",
+            (subject_type, content, state, state),
+        )
+        return _read(rows[0]["record"], GateRecord) if rows else None
+
+    def unsettled_actions(self) -> list[GateRecord]:
+        """Return the approved actions whose answer was not used up yet, oldest first."""
+        rows = self._store.query(
+            "SELECT record FROM gates WHERE subject_type = 'action' AND consumed = 0 AND state = 'resolved' "
+            "AND json_extract(record, '$.resolved_by') = 'approve' ORDER BY created_at, id"
+        )
+        return [_read(row["record"], GateRecord) for row in rows]
+
+    def of_run(self, run_id: str) -> list[GateRecord]:
+        """Return the gates that a round has opened, oldest first."""
+        rows = self._store.query(
+            "SELECT record FROM gates WHERE json_extract(record, '$.run_id') = ? ORDER BY created_at, id", (run_id,)
+        )
+        return [_read(row["record"], GateRecord) for row in rows]
+
     # Rejections
 
     def rejected(self, session_id: str) -> set[str]:
@@ -232,6 +295,7 @@ class Ledger:
 
     def begin(self, application: Application) -> Application:
         """Journal what is about to happen, safe from a power cut, and return it with its number."""
+        self.version += 1
         body = self._body(application, durable=True)
         with self._store.transaction(durable=True) as connection:
             row = connection.execute(
@@ -242,6 +306,7 @@ class Ledger:
 
     def update(self, application: Application, connection: sqlite3.Connection) -> None:
         """Write an application's state and steps as they are now."""
+        self.version += 1
         connection.execute(
             "UPDATE gate_applications SET state = ?, body = ? WHERE id = ?",
             (application.state, self._body(application), application.id),
@@ -260,6 +325,7 @@ class Ledger:
     def forget(self, session_ids: Collection[str]) -> list[str]:
         """Remove everything about some sessions, and return the ids of the gates that went."""
         gone: list[str] = []
+        self.version += 1
         with self._store.transaction() as connection:
             for session_id in session_ids:
                 rows = connection.execute("DELETE FROM gates WHERE session_id = ? RETURNING id", (session_id,))

@@ -8,7 +8,7 @@ rejected starts as rejected.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from attrs import evolve
 
@@ -24,7 +24,7 @@ from selfloop.changes import (
     seal,
     split_lines,
 )
-from selfloop.gates.gate import HunkState, Risk, highest
+from selfloop.gates.gate import GateRecord, HunkState, Risk, highest
 from selfloop.gates.ledger import Proposal
 from selfloop.gates.review import risk_of
 
@@ -107,6 +107,28 @@ def resolved_by(states: Iterable[HunkState]) -> str:
     """Return what a gate without pending hunks was resolved by."""
     found = {state.status for state in states if state.status != "pending"}
     return {"approved": "approve", "rejected": "reject"}[found.pop()] if len(found) == 1 else "mixed"
+
+
+def decided(
+    proposal: Proposal, hunk_ids: Sequence[str], status: Literal["approved", "rejected"], comment: str | None
+) -> Proposal:
+    """Return the gate after an answer."""
+    after = evolve(proposal, hunks=dict(proposal.hunks))
+    after.decide(hunk_ids, status)
+    record = summed_up(after)
+    if comment:
+        record = evolve(record, comment=f"{record.comment}\n{comment}" if record.comment else comment)
+    if record.state == "open" and not after.pending():
+        option = "approve" if status == "approved" else "reject"
+        record = evolve(record, state="resolved", resolved_by=resolved_by(after.hunks.values()), ended_by=option)
+    after.record = record
+    return after
+
+
+def summed_up(proposal: Proposal) -> GateRecord:
+    """Return the gate's record with what it says of its files as they stand now."""
+    subject, description, risk = summary(proposal.files, proposal.hunks)
+    return evolve(proposal.record, subject=subject, description=description, risk=risk)
 
 
 def _known(

@@ -36,6 +36,9 @@ def render(record: GateRecord, reviews: Sequence[FileReview], evidence: Sequence
     ]
     if record.state == "open":
         lines.append(f"# Decide by the code actions on a hunk, or by: selfloop gate approve {record.gate_id}")
+    if preview := record.subject.get("preview"):
+        # Set in, so that no line of it can pass for the head of a hunk.
+        lines += ["", *(f"  {visible(line)}".rstrip() for line in str(preview).split("\n"))]
     for item in evidence:
         code = "killed" if item.exit_code is None else f"exit code {item.exit_code}"
         lines.append(f"# ran: {visible(item.command)} ({code})".replace("\n", " "))

@@ -9,7 +9,7 @@ shown, what the digest covers, and what is applied.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 
 from attrs import evolve, field, frozen
@@ -67,11 +67,20 @@ class FileView:
     path: str
     old_path: str | None
     operation: Operation
-    diff: str
-    """What would be carried out now, for reading; all that cannot be seen is written out."""
     lines: tuple[str, ...] = field(repr=False)
     """The user's text now, split at line feeds; empty where there is none."""
     hunks: tuple[HunkView, ...]
+    _render: Callable[[], str] = field(repr=False, eq=False)
+
+    @cached_property
+    def diff(self) -> str:
+        """What would be carried out now, for reading; all that cannot be seen is written out."""
+        return self._render()
+
+    @cached_property
+    def has_returns(self) -> bool:
+        """Whether there is any carriage return in the text."""
+        return any("\r" in line for line in self.lines)
 
 
 @frozen
@@ -81,6 +90,8 @@ class GateView:
     gate: GateRecord
     files: tuple[FileView, ...]
     evidence: tuple[EvidenceItem, ...]
+    reviews: tuple[FileReview, ...] = field(default=(), repr=False)
+    """What the files were made from; of a command's gate none."""
 
 
 @frozen
@@ -171,9 +182,11 @@ class FileReview:
             start, end = min(start, len(lines)), min(end, len(lines))
             status, reason = self.status(hunk.id), self.reason(hunk.id)
             hunks.append(HunkView(hunk.id, state.digest, start, end, new, status, reason, state.risk))
-        diff = "".join(line.text + "\n" for line in self.diff())
         change = self.change
-        return FileView(change.path, change.old_path, change.operation, diff, lines, tuple(hunks))
+        return FileView(change.path, change.old_path, change.operation, lines, tuple(hunks), self._rendered)
+
+    def _rendered(self) -> str:
+        return "".join(line.text + "\n" for line in self.diff())
 
     def diff(self) -> list[DiffLine]:
         """Return the lines of what would be carried out now."""
@@ -286,6 +299,12 @@ def digest(reviews: Sequence[FileReview]) -> str:
     return seal("gate", content_digest(forthcoming), *waiting)
 
 
+def adds_hidden(hunk: Hunk) -> list[str]:
+    """Return the names of the invisible characters that a hunk brings and its old text did not have."""
+    before = hidden_characters(hunk.old)
+    return [name for name in hidden_characters(hunk.new) if name not in before]
+
+
 def risk_of(change: FileChange, hunk: Hunk) -> Risk:
     """Return how much care a hunk asks for.
 
@@ -297,7 +316,7 @@ def risk_of(change: FileChange, hunk: Hunk) -> Risk:
         return "high"
     if SYMLINK in (change.pre_mode, change.post_mode) and hunk.kind == "whole":
         return "high"
-    if set(hidden_characters(hunk.new)) - set(hidden_characters(hunk.old)):
+    if adds_hidden(hunk):
         return "high"
     binary = hunk.kind == "whole" and any(
         image is not None and decode_text(image) is None for image in (change.pre, change.post)

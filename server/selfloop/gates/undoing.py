@@ -1,6 +1,7 @@
-"""What a gate applied is taken back: the newest application first, each file on its own, in the text as it is now.
+"""What a gate applied is taken back: the newest application first, each file in its text as it is now.
 
-Invariant: lines that the user wrote since are never lost. A file whose applied lines were edited stays as it is.
+Invariant: lines that the user wrote since are never lost. Where applied lines of one file were edited, that is a
+conflict, and whoever carries the plan out leaves all files as they are.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ async def plan_undo(door: Door, done: Sequence[Application], editor: Editor) -> 
                 takes_back += file.takes_back
                 steps += [step] if step is not None else []
         if file.problem is not None:
-            conflicts.append((file.origin, f"{file.problem} It was not taken back."))
+            conflicts.append((file.origin, f"{file.problem} Nothing was taken back."))
     return steps, takes_back, tuple(conflicts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Sequence
 
 from selfloop.agent.context import EditorSnapshot
 from selfloop.errors import InvalidInput
@@ -11,18 +12,23 @@ from selfloop.lsp.protocol import (
     Empty,
     FileDiff,
     SessionInfo,
+    SessionListParams,
     SessionListResult,
     SessionNewParams,
     SessionPromptParams,
     SessionPromptResult,
+    SessionQueueResult,
     SessionReadParams,
     SessionReadResult,
     SessionRef,
     SessionRenameParams,
+    SessionRequeueParams,
     SessionResumeParams,
     SessionResumeResult,
 )
 from selfloop.lsp.server import SelfloopServer
+from selfloop.session import Workspace
+from selfloop.storage.sessions import SessionRecord
 
 MOST_UPDATES = 1000
 """A page of `session/read` has no more, so that an answer stays well below the frame's cap."""
@@ -38,8 +44,21 @@ def new(ls: SelfloopServer, params: SessionNewParams) -> SessionRef:
     return SessionRef(session_id=session_id)
 
 
-def list_(ls: SelfloopServer, params: Empty) -> SessionListResult:
-    """List the sessions of every folder, newest first."""
+def list_(ls: SelfloopServer, params: SessionListParams) -> SessionListResult | Awaitable[SessionListResult]:
+    """List the sessions of every folder, newest first; with a query, those that speak of all its words."""
+    if params.query is not None and params.query.strip():
+        return _find(ls, params.query)
+    return _listed([(each, record) for each in ls.hub.workspaces.values() for record in each.sessions.list()])
+
+
+async def _find(ls: SelfloopServer, query: str) -> SessionListResult:
+    workspaces = list(ls.hub.workspaces.values())
+    return _listed(
+        [(each, record) for each in workspaces for record in await asyncio.to_thread(each.sessions.find, query)]
+    )
+
+
+def _listed(found: Sequence[tuple[Workspace, SessionRecord]]) -> SessionListResult:
     rows = [
         SessionInfo(
             session_id=record.id,
@@ -50,8 +69,7 @@ def list_(ls: SelfloopServer, params: Empty) -> SessionListResult:
             input_tokens=record.input_tokens,
             output_tokens=record.output_tokens,
         )
-        for workspace in ls.hub.workspaces.values()
-        for record in workspace.sessions.list()
+        for workspace, record in found
     ]
     return SessionListResult(sessions=sorted(rows, key=lambda row: row.updated_at, reverse=True))
 
@@ -75,6 +93,7 @@ def prompt(ls: SelfloopServer, params: SessionPromptParams) -> SessionPromptResu
     def seen() -> EditorSnapshot:
         return ls.documents.snapshot(workspace.path, params.context)
 
+    workspace.take_over(session_id)
     ack = workspace.conversation(session_id).prompt(
         params.text,
         seen(),
@@ -84,6 +103,22 @@ def prompt(ls: SelfloopServer, params: SessionPromptParams) -> SessionPromptResu
     )
     ls.hub.remember_session(ls.window, session_id)
     return SessionPromptResult(message_id=ack.message_id, turn_id=ack.turn_id, delivery=ack.delivery)
+
+
+def queue(ls: SelfloopServer, params: SessionRef) -> SessionQueueResult:
+    """Return what waits in the session for a turn."""
+    workspace, session_id = ls.hub.session(params.session_id)
+    # A session that is not known to run has nothing that waits, and need not be opened for it.
+    return SessionQueueResult(
+        entries=workspace.conversation(session_id).queue() if workspace.is_running(session_id) else []
+    )
+
+
+def requeue(ls: SelfloopServer, params: SessionRequeueParams) -> SessionQueueResult:
+    """Edit or remove a message that waits; it is recorded before this answers."""
+    workspace, session_id = ls.hub.session(params.session_id)
+    entries = workspace.conversation(session_id).requeue(params.message_id, params.text or "", key=ls.request_key)
+    return SessionQueueResult(entries=entries)
 
 
 def read(ls: SelfloopServer, params: SessionReadParams) -> SessionReadResult:
@@ -136,6 +171,8 @@ HANDLERS = {
     "selfloop/session/list": list_,
     "selfloop/session/resume": resume,
     "selfloop/session/prompt": prompt,
+    "selfloop/session/queue": queue,
+    "selfloop/session/requeue": requeue,
     "selfloop/session/read": read,
     "selfloop/session/rename": rename,
     "selfloop/session/delete": delete,

@@ -9,8 +9,21 @@ from typing import Any
 
 from lsprotocol import types
 
+from selfloop.lsp import chat_files
 from selfloop.lsp.convert import path_of_uri
-from selfloop.lsp.inbox import SOURCE, Pending, decide, decide_all, pending, pending_in, show
+from selfloop.lsp.inbox import (
+    SOURCE,
+    Pending,
+    ask_again,
+    decide,
+    decide_all,
+    pending,
+    sealed,
+    show,
+    undecided_in,
+    why_stale,
+)
+from selfloop.lsp.protocol import AskParams
 from selfloop.lsp.server import SelfloopServer
 
 GATE = "selfloop.gate"
@@ -25,20 +38,40 @@ INTENTS = {
     "about": "Give a short account of this file: its purpose, its main parts, how the rest uses it. Change nothing.",
 }
 
+OF_A_FILE = {
+    "improve": "Improve this file without changing what it does, and say what is better now.",
+    "test": "Write a test for this file in the project's own style, and run it.",
+}
+"""What an intent means where nothing is selected."""
+
+
+def words_for(params: AskParams) -> str | None:
+    """Return the prompt of an intent; None: it has none of its own."""
+    if params.intent is None:
+        return None
+    selected = params.range is not None and params.range.start != params.range.end
+    own = None if selected or params.text else OF_A_FILE.get(params.intent)
+    return own or INTENTS.get(params.intent)
+
 
 async def code_action(ls: SelfloopServer, params: types.CodeActionParams) -> list[types.CodeAction]:
     """Return what can be done at a place; `codeAction/resolve` fills in the command."""
     uri = params.text_document.uri
     hunks = await gate_file_hunks(ls, uri, params.range) or [
-        item for item in await pending_in(ls, uri) if _touches(item.range(), params.range)
+        item for item in await undecided_in(ls, uri) if _touches(item.range(), params.range)
     ]
     actions = [action for item in hunks for action in _gate_actions(item)]
-    gates = {item.gate.gate_id: item.gate for item in hunks}
-    for gate in gates.values():
+    workspaces = {item.gate.gate_id: item.workspace for item in hunks if not item.is_stale}
+    for gate_id, workspace in workspaces.items():
+        gate = await sealed(ls, workspace, gate_id)
+        if gate is None:
+            continue
         for option, title in (("approve", "Approve all pending hunks"), ("reject", "Reject all pending hunks")):
             actions.append(_action(f"{title} · {gate.title}", GATE, decide_all(gate, option, title)))
     only = params.context.only
-    if path_of_uri(uri) is not None:
+    if (chat := await chat_files.actions(ls, params)) is not None:
+        actions += [_action(title, kind, command) for title, kind, command in chat]
+    elif path_of_uri(uri) is not None:
         actions += _ask_actions(ls, params)
     return [action for action in actions if not only or any(_within(str(action.kind), str(kind)) for kind in only)]
 
@@ -55,6 +88,13 @@ def resolve(ls: SelfloopServer, params: types.CodeAction) -> types.CodeAction:
 
 def _gate_actions(item: Pending) -> list[types.CodeAction]:
     place = f"{item.file.path}:{item.hunk.start + 1}"
+    if item.is_stale:
+        why = why_stale(item)
+        return [
+            _action(why.title, GATE, why),
+            _action(f"Ask again for this change ({place})", GATE, ask_again(item)),
+            _action(f"Reject this hunk ({place})", GATE, decide(item, "reject")),
+        ]
     return [
         _action(f"Approve this hunk ({place})", GATE, decide(item, "approve")),
         _action(f"Reject this hunk ({place})", GATE, decide(item, "reject")),
@@ -86,6 +126,13 @@ def _ask_actions(ls: SelfloopServer, params: types.CodeActionParams) -> list[typ
         offers.append(("explain", "Explain with Selfloop"))
     if selected:
         offers += [("improve", "Improve with Selfloop"), ("test", "Write a test with Selfloop")]
+    else:
+        offers += [
+            ("test", "Write a test for this file with Selfloop"),
+            ("improve", "Improve this file with Selfloop"),
+        ]
+    if selected or foreign:
+        offers.append(("loop", "Hand to a loop"))
     offers.append(("about", "Ask Selfloop about this file"))
     converter = ls.protocol._converter
     base: dict[str, Any] = {"uri": params.text_document.uri, "range": converter.unstructure(params.range)}

@@ -27,20 +27,6 @@ def uri_of_path(path: Path | str) -> str:
     return "file://" + ("" if text.startswith("/") else "/") + quote(os.fsencode(text), safe="/-._~")
 
 
-def origin_of(url: str) -> str | None:
-    """Return scheme, host and port of an http(s) URL in one spelling; None when it has none."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return None
-    default = {"http": 80, "https": 443}[parts.scheme]
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, default) else "")
-
-
 def relative(root: Path, path: Path) -> str | None:
     """Return a path below a root as POSIX text, without resolving links; None when it is not below it."""
     try:
@@ -55,17 +41,18 @@ def utf16_length(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
-def line_range(lines: Sequence[str], start: int, end: int) -> Range:
+def line_range(lines: Sequence[str], start: int, end: int, *, has_returns: bool = True) -> Range:
     """Return the LSP range of whole lines [start, end) of a text split at line feeds, ends kept.
 
     The end of a file without a final line feed is the end of its last line, since there is no line after it. LSP breaks
-    lines at lone carriage returns too; those before a line are counted.
+    lines at lone carriage returns too; those before a line are counted. Without `has_returns` the text is known to have
+    no carriage return at all, and none is looked for.
     """
-    return Range(start=_line_start(lines, start), end=_line_start(lines, end))
+    return Range(start=_line_start(lines, start, has_returns), end=_line_start(lines, end, has_returns))
 
 
-def _line_start(lines: Sequence[str], line: int) -> Position:
-    breaks = line + sum(_lone_returns(one) for one in lines[:line])
+def _line_start(lines: Sequence[str], line: int, has_returns: bool) -> Position:
+    breaks = line + (sum(_lone_returns(one) for one in lines[:line]) if has_returns else 0)
     if line < len(lines) or not lines or lines[-1].endswith("\n"):
         return Position(line=breaks, character=0)
     return Position(line=breaks - 1, character=utf16_length(lines[-1].rpartition("\r")[2]))

@@ -15,6 +15,7 @@ import msgspec
 from selfloop.agent.context import Attachment, EditorSnapshot, OpenDocument, Span
 from selfloop.lsp.convert import path_of_uri, relative, uri_of_path
 from selfloop.lsp.protocol import ContextDiagnostic, ContextItem, FocusParams
+from selfloop.storage.ownership import STATE_FOLDER
 from selfloop.supervisor.documents import Document as Content
 from selfloop.updates import Range
 
@@ -137,8 +138,8 @@ class Documents:
         documents = []
         for document in self.all():
             path = relative(root, document.path) if document.path is not None else None
-            if path is None:
-                continue
+            if path is None or path.split("/", 1)[0] == STATE_FOLDER:
+                continue  # What is ours, such as a chat file, is no part of the project.
             documents.append(
                 OpenDocument(
                     path=path,

@@ -87,39 +87,16 @@ class WindowEditor:
     async def _apply_in(
         self, server: SelfloopServer, group: list[tuple[BufferEdit, Document]], label: str
     ) -> ApplyOutcome:
-        able = _edit_capability(server)
-        annotated = bool(able and able.document_changes and able.change_annotation_support)
-        edits: dict[str, list[Any]] = {
-            document.uri: [
-                _text_edit(_range(lines, piece.start, piece.end), piece.text, annotated) for piece in edit.edits
-            ]
-            for edit, document in group
-            for lines in (split_lines(document.text),)
-        }
-        versions = {document.uri: document.version for _, document in group}
-        if able and able.document_changes:
-            changes = [
-                types.TextDocumentEdit(
-                    text_document=types.OptionalVersionedTextDocumentIdentifier(uri=uri, version=versions[uri]),
-                    edits=rows,
-                )
-                for uri, rows in edits.items()
-            ]
-            annotations = {"selfloop": types.ChangeAnnotation(label=label)} if annotated else None
-            workspace_edit = types.WorkspaceEdit(document_changes=changes, change_annotations=annotations)
-        else:
-            # An editor that knows no versions: they were compared before, and the text is verified afterwards.
-            workspace_edit = types.WorkspaceEdit(changes=edits)
-        params = types.ApplyWorkspaceEditParams(edit=workspace_edit, label=label)
+        rows = []
+        for edit, document in group:
+            lines = split_lines(document.text)
+            rows.append((document, [(_range(lines, piece.start, piece.end), piece.text) for piece in edit.edits]))
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                answer = await server.workspace_apply_edit_async(params)
+            refusal = await send_edit(server, rows, label)
         except TimeoutError:
             return await self._settled(server, group, "the editor did not answer the edit")
-        except JsonRpcException as error:
-            return ApplyOutcome(False, f"the editor refused the edit ({error.message})")
-        if not answer.applied:
-            return ApplyOutcome(False, answer.failure_reason or "the editor refused the edit")
+        if refusal is not None:
+            return ApplyOutcome(False, refusal)
         return await self._settled(server, group, "the editor said that it applied the edit, but its text is another")
 
     async def _settled(
@@ -132,6 +109,50 @@ class WindowEditor:
                 return ApplyOutcome(False, otherwise)
             await asyncio.sleep(0.01)
         return ApplyOutcome(True, None)
+
+
+async def send_edit(
+    server: SelfloopServer, rows: Sequence[tuple[Document, Sequence[tuple[types.Range, str]]]], label: str | None
+) -> str | None:
+    """Ask an editor for one edit of open documents, bound to the versions that they have now.
+
+    Args:
+        server: of the window that has them open.
+        rows: each document with the ranges of its text as it is now, and what becomes of them.
+        label: what the editor may call it; None: it is not worth a mention.
+
+    Returns:
+        Why it was refused; None when the editor says that it was applied, which is not yet a proof.
+
+    Raises:
+        TimeoutError: the editor did not answer.
+    """
+    able = _edit_capability(server)
+    annotated = bool(label and able and able.document_changes and able.change_annotation_support)
+    edits: dict[str, list[Any]] = {
+        document.uri: [_text_edit(span, text, annotated) for span, text in pieces] for document, pieces in rows
+    }
+    if able and able.document_changes:
+        changes = [
+            types.TextDocumentEdit(
+                text_document=types.OptionalVersionedTextDocumentIdentifier(uri=document.uri, version=document.version),
+                edits=edits[document.uri],
+            )
+            for document, _ in rows
+        ]
+        annotations = {"selfloop": types.ChangeAnnotation(label=label or "")} if annotated else None
+        workspace_edit = types.WorkspaceEdit(document_changes=changes, change_annotations=annotations)
+    else:
+        # An editor that knows no versions: they were compared before, and the text is verified afterwards.
+        workspace_edit = types.WorkspaceEdit(changes=edits)
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            answer = await server.workspace_apply_edit_async(
+                types.ApplyWorkspaceEditParams(edit=workspace_edit, label=label)
+            )
+    except JsonRpcException as error:
+        return f"the editor refused the edit ({error.message})"
+    return None if answer.applied else answer.failure_reason or "the editor refused the edit"
 
 
 def _edit_capability(server: SelfloopServer) -> types.WorkspaceEditClientCapabilities | None:

@@ -8,13 +8,13 @@ import msgspec
 from lsprotocol import types
 
 from selfloop.errors import InvalidInput, SelfloopError
-from selfloop.lsp import chat, code_actions, gates, inbox, system
+from selfloop.lsp import asking, chat, chat_files, code_actions, gates, inbox, loops, system
 from selfloop.lsp.convert import uri_of_path
 from selfloop.lsp.hub import Hub
-from selfloop.lsp.protocol import COMMANDS, ContextItem, SessionPromptParams, Wire, decode
+from selfloop.lsp.protocol import COMMANDS, Wire, decode
 from selfloop.lsp.server import RpcError, SelfloopServer, describe
 
-HANDLERS = {**chat.HANDLERS, **gates.HANDLERS, **system.HANDLERS}
+HANDLERS = {**chat.HANDLERS, **gates.HANDLERS, **loops.HANDLERS, **system.HANDLERS}
 
 GATE_SHOW = "selfloop.gate.show"
 ASK = "selfloop.ask"
@@ -32,13 +32,15 @@ def register(server: SelfloopServer) -> SelfloopServer:
     for command, method in COMMANDS.items():
         server.command(command)(_command(server, method))
     server.command(GATE_SHOW)(_shown(server, _show_gate))
-    server.command(ASK)(_shown(server, _ask))
+    server.command(ASK)(_shown(server, asking.ask))
+    server.command(chat_files.NEW)(_shown(server, chat_files.new))
+    server.command(chat_files.SEND)(_shown(server, chat_files.send))
     server.feature(types.INITIALIZE)(_initialize)
     server.feature(types.INITIALIZED)(_initialized)
     server.feature(types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS)(_folders_changed)
     server.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)(_configuration_changed)
     server.feature(types.TEXT_DOCUMENT_DID_SAVE)(_saved)
-    server.feature(types.TEXT_DOCUMENT_CODE_LENS, types.CodeLensOptions())(inbox.code_lens)
+    server.feature(types.TEXT_DOCUMENT_CODE_LENS, types.CodeLensOptions())(_code_lens)
     server.feature(
         types.TEXT_DOCUMENT_CODE_ACTION,
         types.CodeActionOptions(code_action_kinds=code_actions.KINDS, resolve_provider=True),  # pyrefly: ignore[bad-argument-type]
@@ -90,6 +92,12 @@ def _shown_by_name(server: SelfloopServer, name: str, run: Any) -> Any:
     return command
 
 
+async def _code_lens(ls: SelfloopServer, params: types.CodeLensParams) -> list[types.CodeLens]:
+    """Return the lenses of a chat file, or those of the pending hunks of any other."""
+    own = await chat_files.lenses(ls, params.text_document.uri)
+    return await inbox.code_lens(ls, params) if own is None else own
+
+
 async def _show_gate(ls: SelfloopServer, arguments: dict[str, Any]) -> dict[str, Any]:
     """Write the gate's diff to its file and have the editor open it."""
     gate_id = str(arguments.get("gateId", ""))
@@ -100,26 +108,6 @@ async def _show_gate(ls: SelfloopServer, arguments: dict[str, Any]) -> dict[str,
     if capability and capability.show_document and capability.show_document.support:
         await ls.window_show_document_async(types.ShowDocumentParams(uri=uri, take_focus=True))
     return {"uri": uri}
-
-
-async def _ask(ls: SelfloopServer, arguments: dict[str, Any]) -> Any:
-    """Prompt about a place: in the window's last session, or in a new one."""
-    try:
-        item = msgspec.convert(
-            {key: arguments[key] for key in ("uri", "range", "text", "diagnostics") if key in arguments}, ContextItem
-        )
-    except msgspec.ValidationError as error:
-        raise InvalidInput(f"The command selfloop.ask is wrong ({error}); nothing was asked.") from error
-    text = arguments.get("prompt") or code_actions.INTENTS.get(str(arguments.get("intent")))
-    if not isinstance(text, str):
-        raise InvalidInput("The command selfloop.ask needs an intent or a prompt; nothing was asked.")
-    session_id = arguments.get("sessionId") or ls.hub.last_session(ls.window)
-    if session_id is None:
-        session_id = ls.hub.workspace_of(ls).create_session(None)
-    params = SessionPromptParams(session_id=session_id, text=text, context=[item])
-    ack = ls.call("selfloop/session/prompt", params)
-    assert isinstance(ack, Wire)  # noqa: S101 - the prompt's handler is synchronous
-    return {"sessionId": session_id, **msgspec.to_builtins(ack)}
 
 
 # Plain LSP
@@ -169,4 +157,4 @@ def _configuration_changed(ls: SelfloopServer, params: types.DidChangeConfigurat
 
 
 def _saved(ls: SelfloopServer, params: types.DidSaveTextDocumentParams) -> None:
-    ls.hub.on_faces_changed(None)
+    ls.hub.on_typed(params.text_document.uri, True)

@@ -22,6 +22,7 @@ from selfloop.lsp.protocol import (
 )
 from selfloop.lsp.server import SelfloopServer
 from selfloop.session import Workspace
+from selfloop.updates import GateFlag, TrustCard
 
 if TYPE_CHECKING:
     from selfloop.gates.review import GateView, Resolution
@@ -53,6 +54,24 @@ async def read(ls: SelfloopServer, params: GateReadParams) -> GateReadResult:
             )
             for item in view.evidence
         ],
+        card=await _card(ls, workspace, view) if view.gate.subject_type == "changes" else None,
+    )
+
+
+async def _card(ls: SelfloopServer, workspace: Workspace, view: GateView) -> TrustCard:
+    from selfloop.gates.card import card_of  # With the first gate, like the rest of its room.
+
+    card = card_of(view.reviews, view.gate.words)
+    return TrustCard(
+        request=workspace.redact(card.request),
+        files=card.files,
+        added=card.added,
+        removed=card.removed,
+        isolation=(await workspace.workshop.isolation()).level if ls.trusted else "none",
+        flags=[
+            GateFlag(kind=flag.kind, text=flag.text, uri=workspace.uri(flag.path) if flag.path is not None else None)
+            for flag in card.flags
+        ],
     )
 
 
@@ -67,7 +86,7 @@ def _files(workspace: Workspace, view: GateView) -> list[GateFile]:
                 GateHunk(
                     hunk_id=hunk.hunk_id,
                     digest=hunk.digest,
-                    range=line_range(file.lines, hunk.start, hunk.end),
+                    range=line_range(file.lines, hunk.start, hunk.end, has_returns=file.has_returns),
                     new_text=hunk.new_text,
                     status=hunk.status,
                     reason=hunk.reason,

@@ -20,10 +20,10 @@ import msgspec
 from attrs import evolve
 
 from selfloop.agent.context import EditorSnapshot, OpenDocument
-from selfloop.config import Folders, Settings, load_settings, save_model_choice
+from selfloop.config import Folders, Settings, load_settings, origin_of, save_model_choice
 from selfloop.errors import InvalidInput, RequestFailed, SelfloopError, Unknown
 from selfloop.gates.editor import ApplyOutcome, BufferEdit, Editor
-from selfloop.lsp.convert import origin_of, path_of_uri
+from selfloop.lsp.convert import path_of_uri
 from selfloop.lsp.documents import Documents
 from selfloop.lsp.pipe import Frame, Pipe
 from selfloop.lsp.protocol import UPDATE
@@ -91,6 +91,16 @@ class Hub(Generic[W]):
         """The id of the restart that is under way."""
         self.on_faces_changed: Callable[[Path | None], None] = lambda folder: None
         """Given by the inbox: gates (of a workspace) or documents (None) have changed, so its faces may have."""
+        self.on_typed: Callable[[str, bool], None] = lambda uri, saved: None
+        """Given by the inbox: a document was opened, edited or closed, or saved."""
+        self.on_update: Callable[[UpdateEnvelope], None] = lambda envelope: None
+        """Given by the chat files, like the next two: something was told to the clients."""
+        self.on_document: Callable[[str], None] = lambda uri: None
+        """A document was opened, edited or closed."""
+        self.on_opened: Callable[[Workspace], None] = lambda workspace: None
+        """A workspace was opened."""
+        self.chat_writer: Any = None
+        """Given by the worker: the `ChatWriter`, which stands above this file."""
         self.editor_of: Callable[[Path], Editor] = lambda folder: NoEditor()
         """Given by the features: the windows as the gates see them."""
         self.stopping = asyncio.Event()
@@ -116,6 +126,7 @@ class Hub(Generic[W]):
         body = _UPDATE_HEAD + encoder.encode(envelope) + b"}"
         for window in self.windows:
             self.pipe.send(window, body)
+        self.on_update(envelope)
 
     def publish_to(self, window: int, envelope: UpdateEnvelope) -> None:
         """Send an update to one window."""
@@ -215,6 +226,7 @@ class Hub(Generic[W]):
             if self._restarted is not None:
                 self.workspaces[real].emit(Generation(number=0, state="active", restart_id=self._restarted))
                 self._restarted = None
+            self.on_opened(self.workspaces[real])
         return self.workspaces[real]
 
     def workspace_of(self, server: W, folder: str | None = None) -> Workspace:
@@ -300,8 +312,10 @@ class Hub(Generic[W]):
         if base_url and origin_of(base_url) is None:
             raise InvalidInput("The base URL must look like https://host/v1, so the model was not changed; mend it.")
         settings = self._settings or load_settings(self.folders)
-        chosen = evolve(settings, model=model, base_url=base_url or settings.base_url)
-        save_model_choice(self.folders, model, base_url)
+        # Absent: at the same endpoint; empty: at none, so that litellm finds the model's own provider.
+        place = settings.base_url if base_url is None else base_url or None
+        chosen = evolve(settings, model=model, base_url=place)
+        save_model_choice(self.folders, model, place)
         self._settings = chosen
         for workspace in self.workspaces.values():
             workspace.use_model(chosen)

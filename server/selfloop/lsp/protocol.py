@@ -1,4 +1,4 @@
-"""Every `selfloop/*` message, in one place: its parameters, its result, and whether it only reads.
+"""Every `selfloop/*` message, in one table: its parameters, its result, and whether it only reads.
 
 `METHODS` is the contract. The worker's fast path decodes by it, the commands of `workspace/executeCommand` are derived
 from it, the terminal's client is typed by it, and `vscode-client/src/protocol.ts` is held equal to it by a test.
@@ -14,14 +14,25 @@ from typing import Any, Literal
 import msgspec
 from attrs import frozen
 
-from selfloop.updates import GateInfo, Range, UpdateEnvelope, UsageInfo, Wire
+from selfloop.lsp.loop_messages import (
+    LoopConfigureParams,
+    LoopConfigureResult,
+    LoopListParams,
+    LoopListResult,
+    RunListParams,
+    RunListResult,
+    RunReadResult,
+    RunRef,
+    RunStartParams,
+    SpendListParams,
+    SpendListResult,
+)
+from selfloop.lsp.values import ContextDiagnostic, ContextItem, Empty, FileDiff
+from selfloop.updates import GateInfo, QueueEntry, Range, TrustCard, UpdateEnvelope, UsageInfo
+from selfloop.wire import Wire
 
 UPDATE = "selfloop/update"
 DID_FOCUS = "textDocument/didFocus"
-
-
-class Empty(Wire):
-    """`{}`."""
 
 
 # Sessions
@@ -46,6 +57,11 @@ class SessionInfo(Wire):
     output_tokens: int
 
 
+class SessionListParams(Wire):
+    query: str | None = None
+    """Only sessions in whose title or user's messages every word of it occurs, without regard to case."""
+
+
 class SessionListResult(Wire):
     sessions: list[SessionInfo]
 
@@ -60,25 +76,6 @@ class SessionResumeResult(Wire):
     session_id: str
     seq: int
     """The newest `seq` of the session's stream."""
-
-
-class ContextDiagnostic(Wire):
-    """A diagnostic that the client attaches; foreign fields are ignored."""
-
-    message: str
-    range: Range | None = None
-    severity: int | None = None
-    source: str | None = None
-    code: str | int | None = None
-
-
-class ContextItem(Wire):
-    """Something attached to a prompt: a file, a selection in it, or text."""
-
-    uri: str
-    range: Range | None = None
-    text: str | None = None
-    diagnostics: list[ContextDiagnostic] | None = None
 
 
 class SessionPromptParams(Wire):
@@ -110,13 +107,48 @@ class SessionRenameParams(Wire):
     title: str
 
 
+class SessionQueueResult(Wire):
+    """What waits, as the update `queue` tells it."""
+
+    entries: list[QueueEntry]
+
+
+class SessionRequeueParams(Wire):
+    session_id: str
+    message_id: str
+    text: str | None = None
+    """The message's new text; absent or blank: it is taken out of the queue."""
+
+
+class AskParams(Wire):
+    """The one argument of the command `selfloop.ask`: a prompt about a place, or a stale change once more."""
+
+    uri: str | None = None
+    range: Range | None = None
+    text: str | None = None
+    diagnostics: list[ContextDiagnostic] | None = None
+    intent: Literal["explain", "fix", "improve", "test", "about", "again", "loop"] | None = None
+    """`loop` hands the place to a loop, whose round begins at once; the result is then `{runId}`."""
+    prompt: str | None = None
+    """The user's own words, instead of an intent."""
+    session_id: str | None = None
+    """Absent: the window's last session, or a new one."""
+    gate_id: str | None = None
+    """Of `again`: the gate whose stale hunks its session is asked to make anew."""
+    hunk_id: str | None = None
+    """Of `again`: only this hunk."""
+    loop_id: str | None = None
+    """Of `loop`: which one; absent: the user is asked to choose."""
+
+
+class AskResult(Wire):
+    session_id: str
+    message_id: str
+    turn_id: str
+    delivery: Literal["start", "queue", "steer"]
+
+
 # Changes and gates
-
-
-class FileDiff(Wire):
-    uri: str
-    operation: Literal["create", "modify", "delete", "rename"]
-    diff: str
 
 
 class ChangesReadResult(Wire):
@@ -169,6 +201,9 @@ class GateReadResult(Wire):
     gate: GateInfo
     files: list[GateFile]
     evidence: list[Evidence]
+    """What ran; empty: nothing did, so nothing was tested."""
+    card: TrustCard | None = None
+    """Of a gate on changes."""
 
 
 class HunkRef(Wire):
@@ -214,9 +249,30 @@ class ModelInfo(Wire):
     context_tokens: int | None = None
 
 
+class ModelListParams(Wire):
+    base_url: str | None = None
+    """Absent: the endpoint in use."""
+
+
 class ModelListResult(Wire):
     models: list[ModelInfo]
     current: str | None = None
+    base_url: str | None = None
+    """The endpoint of the current model; absent: its provider's own."""
+
+
+class DiscoveredEndpoint(Wire):
+    """A model server that was found without being asked for."""
+
+    name: str
+    """Such as `Ollama`."""
+    base_url: str
+    """Its endpoint in the OpenAI format, for `model/select`."""
+    models: list[ModelInfo]
+
+
+class ModelDiscoverResult(Wire):
+    endpoints: list[DiscoveredEndpoint]
 
 
 class ModelSelectParams(Wire):
@@ -301,9 +357,11 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "selfloop/session/new": Method(SessionNewParams, SessionRef),
-    "selfloop/session/list": Method(Empty, SessionListResult, reads=True),
+    "selfloop/session/list": Method(SessionListParams, SessionListResult, reads=True),
     "selfloop/session/resume": Method(SessionResumeParams, SessionResumeResult),
     "selfloop/session/prompt": Method(SessionPromptParams, SessionPromptResult, needs_trust=True),
+    "selfloop/session/queue": Method(SessionRef, SessionQueueResult, reads=True),
+    "selfloop/session/requeue": Method(SessionRequeueParams, SessionQueueResult, needs_trust=True),
     "selfloop/session/read": Method(SessionReadParams, SessionReadResult, reads=True),
     "selfloop/session/rename": Method(SessionRenameParams, Empty),
     "selfloop/session/delete": Method(SessionRef, Empty),
@@ -313,7 +371,15 @@ METHODS: dict[str, Method] = {
     "selfloop/gate/read": Method(GateReadParams, GateReadResult, reads=True),
     "selfloop/gate/resolve": Method(GateResolveParams, GateResolveResult, needs_trust=True),
     "selfloop/change/undo": Method(ChangeUndoParams, ChangeUndoResult, needs_trust=True),
-    "selfloop/model/list": Method(Empty, ModelListResult, reads=True),
+    "selfloop/loop/list": Method(LoopListParams, LoopListResult, reads=True),
+    "selfloop/loop/configure": Method(LoopConfigureParams, LoopConfigureResult, needs_trust=True),
+    "selfloop/run/start": Method(RunStartParams, RunRef, needs_trust=True),
+    "selfloop/run/list": Method(RunListParams, RunListResult, reads=True),
+    "selfloop/run/read": Method(RunRef, RunReadResult, reads=True),
+    "selfloop/run/cancel": Method(RunRef, Empty),
+    "selfloop/spend/list": Method(SpendListParams, SpendListResult, reads=True),
+    "selfloop/model/list": Method(ModelListParams, ModelListResult, reads=True),
+    "selfloop/model/discover": Method(Empty, ModelDiscoverResult, reads=True),
     "selfloop/model/select": Method(ModelSelectParams, Empty),
     "selfloop/model/test": Method(Empty, ModelTestResult, needs_trust=True),
     "selfloop/model/setKey": Method(ModelSetKeyParams, Empty, command=False),

@@ -15,6 +15,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Generator
+from contextvars import ContextVar
 from typing import Any
 
 import msgspec
@@ -47,6 +48,9 @@ class _Head(msgspec.Struct):
     params: msgspec.Raw = msgspec.Raw(b"null")
 
 
+_request_key: ContextVar[str | None] = ContextVar("request_key", default=None)
+"""A task takes over the value of the message that it was made for, so a later message changes nothing of it."""
+
 _head = msgspec.json.Decoder(_Head)
 _params = {name: msgspec.json.Decoder(method.params) for name, method in METHODS.items()}
 _focus = msgspec.json.Decoder(FocusParams)
@@ -74,7 +78,7 @@ class SelfloopProtocol(LanguageServerProtocol):
 
     def receive(self, frame: Frame) -> None:
         """Take one message of the client; its answer follows by the writer."""
-        self._server.request_key = frame.key
+        _request_key.set(frame.key)
         try:
             head = _head.decode(frame.body)
         except (msgspec.DecodeError, msgspec.ValidationError):
@@ -227,8 +231,6 @@ class SelfloopServer(LanguageServer):
         self.window = window
         self._hub = hub
         self.documents = Documents(window)
-        self.request_key: str | None = None
-        """The key of the request that is being dispatched: read it before the first await."""
         self.stated_trust: bool | None = None
         """What `initializationOptions.trusted` says; None: the user's trust list decides."""
         self.settings: dict[str, Any] = {}
@@ -240,6 +242,11 @@ class SelfloopServer(LanguageServer):
             self.protocol.set_writer(_WindowWriter(hub, window), include_headers=False)
 
     @property
+    def request_key(self) -> str | None:
+        """The key of the request that is being carried out; each handler's task has its own."""
+        return _request_key.get()
+
+    @property
     def hub(self) -> Hub[SelfloopServer]:
         """What all windows share."""
         assert self._hub is not None  # noqa: S101 - only a server that is never served has none
@@ -247,13 +254,18 @@ class SelfloopServer(LanguageServer):
 
     def call(self, method: str, params: Wire) -> Wire | Awaitable[Wire]:
         """Run the handler of a `selfloop/*` method, after the check of trust."""
-        if METHODS[method].needs_trust and not self.trusted:
+        if METHODS[method].needs_trust:
+            self.require_trust()
+        handler: Callable[[Wire], Any] = self.protocol.fm.features[method]
+        return handler(params)
+
+    def require_trust(self) -> None:
+        """Raise `NotTrusted` where the user has not trusted the workspace."""
+        if not self.trusted:
             raise NotTrusted(
                 "This workspace is not trusted, so nothing was run; trust it in the editor or run "
                 "`selfloop trust <folder>`, then try again."
             )
-        handler: Callable[[Wire], Any] = self.protocol.fm.features[method]
-        return handler(params)
 
     @property
     def trusted(self) -> bool:
@@ -275,7 +287,8 @@ class SelfloopServer(LanguageServer):
 
     def document_changed(self, uri: str) -> None:
         """Note that a document was opened, edited or closed."""
-        self.hub.on_faces_changed(None)
+        self.hub.on_typed(uri, False)
+        self.hub.on_document(uri)
 
 
 class _WindowWriter:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import uuid
+from typing import TYPE_CHECKING
 
 import selfloop
+from selfloop.config import origin_of
 from selfloop.errors import InvalidInput, RequestFailed
 from selfloop.lsp.protocol import (
+    DiscoveredEndpoint,
     Empty,
+    ModelDiscoverResult,
     ModelInfo,
+    ModelListParams,
     ModelListResult,
     ModelSelectParams,
     ModelSetKeyParams,
@@ -24,13 +30,16 @@ from selfloop.lsp.server import SelfloopServer
 from selfloop.messages import Usage
 from selfloop.updates import UsageInfo
 
+if TYPE_CHECKING:
+    from selfloop.model.catalogue import ModelEntry
+
 
 async def status(ls: SelfloopServer, params: Empty) -> StatusResult:
     """Say what serves, on which model, how well fenced, and what waits."""
     workspaces = list(ls.hub.workspaces.values())
     first = workspaces[0] if workspaces else None
     isolation = await first.workshop.isolation() if first is not None and ls.trusted else None
-    spend = sum((workspace.store.spend() for workspace in workspaces), Usage())
+    spend = sum((workspace.spend() for workspace in workspaces), Usage())
     return StatusResult(
         version=selfloop.__version__,
         generation=0,
@@ -38,7 +47,7 @@ async def status(ls: SelfloopServer, params: Empty) -> StatusResult:
         isolation=isolation.level if isolation else "none",
         isolation_detail=isolation.detail if isolation else _why_not(first is not None),
         sessions=sum(len(workspace.sessions.list()) for workspace in workspaces),
-        runs=0,
+        runs=sum(len(each.loops_if_read.engine.running()) for each in workspaces if each.loops_if_read is not None),
         gates_pending=sum(len(workspace.gates.list("open")) for workspace in workspaces),
         spend=usage_info(spend),
         trusted=ls.trusted,
@@ -60,15 +69,32 @@ def usage_info(usage: Usage) -> UsageInfo:
     )
 
 
-async def list_models(ls: SelfloopServer, params: Empty) -> ModelListResult:
-    """List the models that the endpoint offers, and the one in use."""
+async def list_models(ls: SelfloopServer, params: ModelListParams) -> ModelListResult:
+    """List the models that an endpoint offers, and the one in use; without a base URL the endpoint in use."""
     client = ls.hub.workspace_of(ls).workshop.model
-    rows = await client.list_models()
+    if params.base_url and origin_of(params.base_url) is None:
+        raise InvalidInput("The base URL must look like https://host/v1, so no model was listed; mend it.")
+    rows = await client.list_models(params.base_url)
     return ModelListResult(
-        models=[
-            ModelInfo(id=row.id, origin=row.origin, tools=row.tools, context_tokens=row.context_tokens) for row in rows
-        ],
+        models=[_model_info(row) for row in rows],
         current=client.name,
+        base_url=client.base_url,
+    )
+
+
+def _model_info(row: ModelEntry) -> ModelInfo:
+    return ModelInfo(id=row.id, origin=row.origin, tools=row.tools, context_tokens=row.context_tokens)
+
+
+async def discover_models(ls: SelfloopServer, params: Empty) -> ModelDiscoverResult:
+    """Find the model servers that run on this machine without having been set."""
+    from selfloop.model.catalogue import discover  # Most editors never ask.
+
+    return ModelDiscoverResult(
+        endpoints=[
+            DiscoveredEndpoint(name=one.name, base_url=one.base_url, models=[_model_info(row) for row in one.models])
+            for one in await discover(os.environ.get("OLLAMA_HOST"))
+        ]
     )
 
 
@@ -98,7 +124,7 @@ def list_rules(ls: SelfloopServer, params: Empty) -> RuleListResult:
         rules=[
             RuleInfo(
                 rule_id=rule.id,
-                rule=rule.command + (" (with network)" if rule.network else "") + f" in {rule.workspace}",
+                rule=rule.sentence(),
                 origin=rule.origin,
                 example=rule.example,
                 uses=rule.uses,
@@ -127,6 +153,7 @@ def restart(ls: SelfloopServer, params: RestartParams) -> RestartResult:
 HANDLERS = {
     "selfloop/status": status,
     "selfloop/model/list": list_models,
+    "selfloop/model/discover": discover_models,
     "selfloop/model/select": select_model,
     "selfloop/model/test": test_model,
     "selfloop/model/setKey": set_key,

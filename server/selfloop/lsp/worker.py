@@ -11,10 +11,12 @@ import gc
 import logging
 import sys
 
+from selfloop.lsp.chat_writer import ChatWriter
 from selfloop.lsp.editor import WindowEditor
 from selfloop.lsp.features import create_server
 from selfloop.lsp.hub import Hub
 from selfloop.lsp.inbox import Inbox
+from selfloop.lsp.progress import RunProgress
 from selfloop.lsp.server import SelfloopServer
 
 SETTLED_SECONDS = 0.5
@@ -43,6 +45,8 @@ async def _serve(read_fd: int, write_fd: int) -> None:
     hub: Hub[SelfloopServer] = Hub(read_fd, write_fd, create_server)
     hub.editor_of = lambda folder: WindowEditor(hub, folder)
     Inbox(hub)
+    hub.chat_writer = ChatWriter(hub)
+    RunProgress(hub)
     asyncio.get_running_loop().call_later(SETTLED_SECONDS, _settle)
     stopping = asyncio.create_task(hub.stopping.wait())
     closed = asyncio.create_task(hub.pipe.closed.wait())

@@ -133,6 +133,15 @@ class Budget:
         ]
         return max(0.0, min(left)) if left else None
 
+    def tokens_left(self) -> int | None:
+        """Return how many tokens, of input and output together, are not used yet; None: without limit."""
+        left = [
+            budget.limits.max_total_tokens - budget.spent.input_tokens - budget.spent.output_tokens
+            for budget in self._chain()
+            if budget.limits.max_total_tokens is not None
+        ]
+        return max(0, min(left)) if left else None
+
     def _chain(self) -> Iterator[Budget]:
         budget: Budget | None = self
         while budget is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import unicodedata
 from collections.abc import Collection
 
@@ -42,6 +43,7 @@ class Memory:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        store.create("CREATE INDEX IF NOT EXISTS notes_of_source ON notes (source, id)")
 
     def remember(self, text: str, tags: Collection[str] = (), source: str = "chat") -> int:
         """Keep a note and return its id.
@@ -86,16 +88,29 @@ class Memory:
         else:
             sql = f"SELECT * FROM notes WHERE 1{carried} ORDER BY id DESC LIMIT ?"  # noqa: S608
             rows = self._store.query(sql, (*tags, limit))
-        return [
-            Note(row["id"], row["text"], tuple(json.loads(row["tags"])), row["source"], row["created_at"])
-            for row in rows
-        ]
+        return [_note(row) for row in rows]
+
+    def latest(self, source: str, limit: int) -> list[Note]:
+        """Return what one source has remembered last, the newest first; it costs the same however many notes there are.
+
+        Args:
+            source: such as `loop:<name>`.
+            limit: at most so many.
+        """
+        rows = self._store.query(
+            "SELECT * FROM notes WHERE source = ? ORDER BY id DESC LIMIT ?", (printable(source), max(0, limit))
+        )
+        return [_note(row) for row in rows]
 
     def forget(self, note_id: int) -> bool:
         """Remove a note, and tell whether there was one."""
         with self._store.transaction() as connection:
             connection.execute("DELETE FROM notes_index WHERE rowid = ?", (note_id,))
             return connection.execute("DELETE FROM notes WHERE id = ?", (note_id,)).rowcount > 0
+
+
+def _note(row: sqlite3.Row) -> Note:
+    return Note(row["id"], row["text"], tuple(json.loads(row["tags"])), row["source"], row["created_at"])
 
 
 def _folded(text: str) -> str:

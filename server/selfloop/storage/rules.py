@@ -35,6 +35,18 @@ class RuleRecord:
     uses: int
     created_at: str
 
+    def sentence(self) -> str:
+        """Return the rule as the user is shown it, before it is made and in the list of rules."""
+        return rule_sentence(self.command, network=self.network, workspace=self.workspace)
+
+
+def rule_sentence(command: str, *, network: bool, workspace: Path | str) -> str:
+    """Return what a rule allows, with every character that cannot be seen written out."""
+    from selfloop.changes import visible  # The worker starts without it.
+
+    how = "with" if network else "without"
+    return f"run exactly this command {how} network in {os.path.realpath(workspace)}: {visible(command)}"
+
 
 class Rules:
     """The rules of this user, for all workspaces."""

@@ -18,7 +18,7 @@ from selfloop.errors import InvalidInput, StoreError, Unknown
 from selfloop.storage.disk import PRIVATE_FOLDER, now, printable, saying, stamp
 from selfloop.storage.journal import UpdateJournal
 from selfloop.storage.store import Store
-from selfloop.storage.trajectories import Trajectory, read_events
+from selfloop.storage.trajectories import Trajectory, read_events, user_words
 
 UNTITLED = "New session"
 TITLE_CHARACTERS = 120
@@ -47,6 +47,8 @@ class Sessions:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._words: dict[str, tuple[int, str]] = {}
+        """Of each session that was searched: how far its trajectory was read, and what the user said there."""
         self._adopt()
 
     def create(self, folder: Path | None = None, *, title: str = UNTITLED, key: str | None = None) -> SessionRecord:
@@ -73,9 +75,46 @@ class Sessions:
         return self.get(session_id)
 
     def list(self) -> list[SessionRecord]:
-        """Return every session, the one that was used last first."""
-        rows = self.store.query(f"{_SELECT} GROUP BY sessions.id ORDER BY updated_at DESC, sessions.id DESC")
+        """Return every session but those of rounds, the one that was used last first.
+
+        The sessions of a round (`state` names its `run`) are found by the round; there are far more of them.
+        """
+        where = "WHERE json_extract(sessions.state, '$.run') IS NULL"
+        rows = self.store.query(f"{_SELECT} {where} GROUP BY sessions.id ORDER BY updated_at DESC, sessions.id DESC")
         return [SessionRecord(**dict(row)) for row in rows]
+
+    def find(self, query: str) -> tuple[SessionRecord, ...]:
+        """Return the sessions whose title or user's messages contain every word, the one that was used last first.
+
+        Case does not matter. Each trajectory is read once, and later only what was added to it.
+        """
+        words = query.casefold().split()
+        found = []
+        for record in self.list():
+            title = record.title.casefold()
+            missing = [word for word in words if word not in title]
+            if not missing:
+                found.append(record)
+                continue
+            said = self._said(record.id)
+            if all(word in said for word in missing):
+                found.append(record)
+        return tuple(found)
+
+    def _said(self, session_id: str) -> str:
+        """Return all that the user said in a session, for searching."""
+        start, said = self._words.get(session_id, (0, ""))
+        try:
+            with (self.folder(session_id) / "traj.jsonl").open("rb") as file:
+                file.seek(start)
+                data = file.read()
+        except OSError:
+            return said  # No trajectory yet, or one that cannot be read: the title still finds the session.
+        whole = data.rfind(b"\n") + 1
+        if whole:
+            said = "\n".join([said, *user_words(data[:whole])])
+            self._words[session_id] = (start + whole, said)
+        return said
 
     def get(self, session_id: str) -> SessionRecord:
         """Return one session.

@@ -106,6 +106,23 @@ def read_events(path: Path) -> Iterator[Event]:
         yield from _events(iter(lambda: file.read(BLOCK_BYTES), b""), path)
 
 
+def user_words(data: bytes) -> list[str]:
+    """Return what the user said in some whole lines of a trajectory, folded for searching without regard to case."""
+    said = []
+    for line in data.split(b"\n"):
+        # Most lines are the model's and the tools', and long: they are not worth decoding.
+        if b'"user_input"' not in line and b'"requeued"' not in line:
+            continue
+        try:
+            event = _decoder.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue  # `events` tells of lines that are no events.
+        text = event.data.get("text")
+        if event.kind in ("user_input", "requeued") and isinstance(text, str):
+            said.append(text.casefold())
+    return said
+
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Event)
 

@@ -49,11 +49,17 @@ RESEND = "control/resend"
 READS = frozenset(
     {
         "selfloop/session/list",
+        "selfloop/session/queue",
         "selfloop/session/read",
         "selfloop/changes/read",
         "selfloop/gate/list",
         "selfloop/gate/read",
+        "selfloop/loop/list",
+        "selfloop/run/list",
+        "selfloop/run/read",
+        "selfloop/spend/list",
         "selfloop/model/list",
+        "selfloop/model/discover",
         "selfloop/rule/list",
         "selfloop/status",
     }
