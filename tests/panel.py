@@ -82,6 +82,11 @@ class Panel:
         """The card of the newest command that waits."""
         return self.frame.get_by_role("region", name=re.compile("^Command waits")).last
 
+    def line(self, title: str) -> Locator:
+        """The line of the checklist with a title."""
+        name = self.frame.locator("b", has_text=re.compile(f"^{title}"))
+        return self.frame.locator(".checklist li", has=name)
+
     async def screenshot(self, name: str) -> Path:
         """Keep a picture of the window."""
         return await self.bench.screenshot(name)

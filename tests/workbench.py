@@ -148,9 +148,9 @@ class Workbench:
         row = self.page.locator(".quick-input-widget:visible .monaco-list-row", has_text=text).first
         await row.click()
 
-    async def answer(self, text: str) -> None:
-        """Type into the input box that is open, and accept it."""
-        box = self.page.locator(".quick-input-widget input:visible")
+    async def answer(self, text: str, *, secret: bool = False) -> None:
+        """Type into the input box that is open, and accept it; a secret goes only into a box that hides it."""
+        box = self.page.locator(f".quick-input-widget input[type={'password' if secret else 'text'}]:visible")
         await box.fill(text)
         await self.page.keyboard.press("Enter")
 

@@ -62,7 +62,7 @@ export function page(title: string, body: string, style: string, source: string)
 <link rel="stylesheet" href="${escaped(style)}">
 <title>${escaped(title)}</title>
 </head>
-<body><main>
+<body><main class="page">
 ${body}
 </main></body>
 </html>`;
