@@ -235,7 +235,8 @@ class Workbench:
 
     async def light_bulb(self) -> list[str]:
         """Open the light bulb at the cursor with the mouse, and return what it offers."""
-        bulb = self.editor.locator('[class*="lightbulb"]:visible').first
+        # In the text where there is room before it, else in the margin.
+        bulb = self.editor.locator('.lightBulbWidget:visible, [class*="gutter-lightbulb"]:visible').first
         await bulb.wait_for()
         boxes: list[Any] = []
 
