@@ -192,6 +192,8 @@ function refused(error: unknown): never {
 
 function brief(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error);
+  // What a pipe says whose other end is gone says nothing to a user.
+  if (/EPIPE|ECONNRESET|Connection is closed|connection got disposed/i.test(text)) return 'the program ended at once';
   return text.split('\n')[0]?.replace(/\.$/, '') ?? 'no reason given';
 }
 

@@ -3,7 +3,7 @@
 import * as vscode from 'vscode';
 import type { AppliedChange } from './gates';
 import type { GateFile, GateInfo, GateReadResult } from './protocol';
-import { firstLine, itemsOf, plural, sizeOf, type Item } from './review_model';
+import { firstLine, itemsOf, plural, sizeOf, visible, type Item } from './review_model';
 import { commandCard, commandFacts, commandOf, fenced, hunkCard, proposalCard } from './trust_card';
 
 /** A node of the tree. */
@@ -13,6 +13,7 @@ export type Node =
   | { type: 'file'; gateId: string; file: GateFile; items: Item[] }
   | { type: 'hunk'; item: Item; named: boolean }
   | { type: 'command'; gates: GateInfo[] }
+  | { type: 'question'; gate: GateInfo }
   | { type: 'approved' }
   | { type: 'applied'; change: AppliedChange };
 
@@ -135,6 +136,18 @@ export function commandItem(gates: readonly GateInfo[]): vscode.TreeItem {
     arguments: [{ type: 'command', gates: [...gates] } satisfies Node],
   };
   item.accessibilityInformation = { label: `${label}, ${item.description}, ${gate.risk} risk` };
+  return item;
+}
+
+/** What a loop asks, to send something or for more authority: it is read, and decided, on a page of its own. */
+export function questionItem(gate: GateInfo): vscode.TreeItem {
+  const item = new vscode.TreeItem(visible(firstLine(gate.title, 120)));
+  item.id = `question/${gate.gateId}`;
+  item.iconPath = riskIcon(gate.risk, 'question');
+  item.contextValue = 'question';
+  item.tooltip = visible(gate.description ?? gate.title);
+  item.command = { command: 'selfloop.loops.review', title: 'Open', arguments: [gate.gateId] };
+  item.accessibilityInformation = { label: `A loop asks: ${gate.title}, ${gate.risk} risk` };
   return item;
 }
 

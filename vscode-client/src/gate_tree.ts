@@ -6,7 +6,16 @@
 import * as vscode from 'vscode';
 import { answer, CommandGates } from './command_gates';
 import {
-  appliedItem, commandItem, equalItem, fileItem, hunkItem, icon, isWaiting, proposalItem, type Node,
+  appliedItem,
+  commandItem,
+  equalItem,
+  fileItem,
+  hunkItem,
+  icon,
+  isWaiting,
+  proposalItem,
+  questionItem,
+  type Node,
 } from './gate_items';
 import type { Gates } from './gates';
 import type { GateInfo, GateReadResult } from './protocol';
@@ -54,10 +63,13 @@ export class GateTree implements vscode.TreeDataProvider<Node>, vscode.Disposabl
   private refresh(): void {
     const commands = this.gates.open.filter((gate) => commandOf(gate) !== undefined).length;
     const hunks = this.review.items.length;
-    const count = commands + hunks;
-    const parts = [hunks > 0 ? plural(hunks, 'hunk') : '', commands > 0 ? plural(commands, 'command') : ''].filter(
-      Boolean,
-    );
+    const questions = this.roots().filter((node) => node.type === 'question').length;
+    const count = commands + hunks + questions;
+    const parts = [
+      hunks > 0 ? plural(hunks, 'hunk') : '',
+      commands > 0 ? plural(commands, 'command') : '',
+      questions > 0 ? plural(questions, 'question') : '',
+    ].filter(Boolean);
     this.view.badge =
       count === 0
         ? undefined
@@ -91,8 +103,8 @@ export class GateTree implements vscode.TreeDataProvider<Node>, vscode.Disposabl
     for (const gate of byRiskAndAge(this.gates.open)) {
       const subject = commandOf(gate);
       if (subject === undefined) {
-        if (gate.subject['type'] === 'changes')
-          roots.push({ type: 'changes', gate, view: this.gates.view(gate.gateId) });
+        const view = this.gates.view(gate.gateId);
+        roots.push(gate.subject['type'] === 'changes' ? { type: 'changes', gate, view } : { type: 'question', gate });
         continue;
       }
       // The same command, asked several times: one answer for all.
@@ -119,6 +131,8 @@ export class GateTree implements vscode.TreeDataProvider<Node>, vscode.Disposabl
         return proposalItem(node.gate, node.view);
       case 'command':
         return commandItem(node.gates);
+      case 'question':
+        return questionItem(node.gate);
       case 'equal':
         return equalItem(node);
       case 'file':

@@ -93,7 +93,10 @@ export class Server implements vscode.Disposable {
       });
       await this.connection.start();
       this.become({ kind: 'running' });
-      void this.refresh().catch(() => undefined);
+      this.refresh().catch((error: unknown) => {
+        this.output.warn(`The server's state could not be read, and is asked for once more: ${sentence(error)}`);
+        setTimeout(() => void this.refresh().catch(show), 2_000);
+      });
     } catch (error) {
       const connection = this.connection;
       this.connection = undefined;

@@ -211,7 +211,11 @@ function Flags({ flags }: { flags: readonly GateFlag[] }) {
   );
 }
 
-const FENCES = { process: 'jailed, without network', changes: 'each command waited for you', none: 'not fenced' };
+const FENCES = {
+  process: 'Commands ran jailed, without network.',
+  changes: 'Commands ran without a jail, in a copy of the folder.',
+  none: 'Commands ran without isolation.',
+};
 
 function Proof({
   evidence,
@@ -250,7 +254,7 @@ function Proof({
       )}
       {fence && evidence.length > 0 && (
         <p class="fence">
-          <Icon name="shield" /> <span>Commands ran {fence}.</span>
+          <Icon name="shield" /> <span>{fence}</span>
         </p>
       )}
     </div>
