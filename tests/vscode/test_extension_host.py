@@ -25,7 +25,7 @@ from scene import GREETING, environment_for
 from workbench import WAIT_SECONDS
 
 HOST = Path(__file__).with_name("host")
-LONGEST_SECONDS = 2 * WAIT_SECONDS
+LONGEST_SECONDS = 4 * WAIT_SECONDS
 
 
 def _titles() -> list[str]:

@@ -19,7 +19,7 @@ function reporter(runner) {
 
 exports.run = () =>
   new Promise((resolve, reject) => {
-    const mocha = new Mocha({ ui: 'bdd', timeout: 30_000 * PATIENCE, reporter });
+    const mocha = new Mocha({ ui: 'bdd', timeout: 100_000 * PATIENCE, reporter });
     for (const name of fs.readdirSync(__dirname).sort()) {
       if (name.endsWith('.test.js')) mocha.addFile(path.join(__dirname, name));
     }

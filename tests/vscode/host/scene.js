@@ -7,7 +7,7 @@ const vscode = require('vscode');
 const PATIENCE = Number(process.env.SELFLOOP_TEST_PATIENCE ?? '1');
 
 /** Wait until `look` gives something true, and return it. */
-async function until(look, what, milliseconds = 10_000 * PATIENCE) {
+async function until(look, what, milliseconds = 30_000 * PATIENCE) {
   const end = Date.now() + milliseconds;
   for (;;) {
     const seen = await look();
