@@ -31,6 +31,7 @@ from selfloop.lsp.protocol import (
     Empty,
     GateListParams,
     GateListResult,
+    SessionListParams,
     SessionListResult,
     SessionNewParams,
     SessionPromptParams,
@@ -224,7 +225,7 @@ class Chat(Window):
                 self._questions.begin([])
                 self._screen.say("A new session begins with your next message.", "dim")
             case "/sessions":
-                result = await self._client.ask("selfloop/session/list", Empty(), SessionListResult)
+                result = await self._client.ask("selfloop/session/list", SessionListParams(), SessionListResult)
                 table = [sessions.session_line(session) for session in result.sessions]
                 self._screen.say(showing.rows(table) if table else "There is no session here yet.")
             case _:
@@ -284,7 +285,7 @@ class Chat(Window):
         for message in messages[-_RECALLED_MESSAGES:]:
             self._print(message)
         self._seq = max(self._seq, resumed.seq)
-        known = await self._client.ask("selfloop/session/list", Empty(), SessionListResult)
+        known = await self._client.ask("selfloop/session/list", SessionListParams(), SessionListResult)
         gates = await self._client.ask("selfloop/gate/list", GateListParams(state="open"), GateListResult)
         self._questions.begin([gate for gate in gates.gates if gate.session_id == session_id])
         self._set_running(any(row.session_id == session_id and row.state == "running" for row in known.sessions))

@@ -10,8 +10,8 @@ from selfloop.cli import showing
 from selfloop.cli.client import Client
 from selfloop.errors import RequestFailed
 from selfloop.lsp.protocol import (
-    Empty,
     SessionInfo,
+    SessionListParams,
     SessionListResult,
     SessionReadParams,
     SessionReadResult,
@@ -31,7 +31,7 @@ from selfloop.updates import (
 
 async def list_sessions(client: Client, *, as_json: bool) -> int:
     """Print the sessions, newest first."""
-    result = await client.ask("selfloop/session/list", Empty(), SessionListResult)
+    result = await client.ask("selfloop/session/list", SessionListParams(), SessionListResult)
     if as_json:
         click.echo(encoder.encode(result))
     elif result.sessions:
@@ -44,7 +44,7 @@ async def list_sessions(client: Client, *, as_json: bool) -> int:
 async def show(client: Client, session_id: str | None, *, as_json: bool) -> int:
     """Print all that was said and done in a session; without an id, in the newest."""
     if session_id is None:
-        known = (await client.ask("selfloop/session/list", Empty(), SessionListResult)).sessions
+        known = (await client.ask("selfloop/session/list", SessionListParams(), SessionListResult)).sessions
         if not known:
             raise RequestFailed("There is no session here yet, so nothing was shown; `selfloop chat` starts one.")
         session_id = known[0].session_id

@@ -13,6 +13,7 @@ from selfloop.config import Folders
 from selfloop.errors import RequestFailed
 from selfloop.lsp.protocol import (
     Empty,
+    ModelListParams,
     ModelListResult,
     ModelSelectParams,
     ModelTestResult,
@@ -51,7 +52,7 @@ def spend(usage: UsageInfo) -> str:
 
 async def list_models(client: Client, *, as_json: bool) -> int:
     """Print the models that the endpoint offers; the one in use is marked."""
-    result = await client.ask("selfloop/model/list", Empty(), ModelListResult)
+    result = await client.ask("selfloop/model/list", ModelListParams(), ModelListResult)
     if as_json:
         click.echo(encoder.encode(result))
         return 0
