@@ -302,9 +302,7 @@ class ChatTurn:
         return Turn(parts.model, Toolbox(AGENT_SIDE_TOOLS, parts.prompts), bench, history, budget, compactor, report)
 
     def _child_budget(self) -> Budget:
-        limit = self.budget.limits.max_total_tokens
-        spent = self.budget.spent
-        left = None if limit is None else max(0, limit - spent.input_tokens - spent.output_tokens)
+        left = self.budget.tokens_left()
         share = None if left is None else round(left * AGENT_SHARE)
         return Budget(Limits(max_total_tokens=share, max_iterations=AGENT_ITERATIONS), parent=self.budget)
 

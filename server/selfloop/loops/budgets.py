@@ -6,6 +6,8 @@ loop whose day is used up is refused at its first call, before anything is spent
 
 from __future__ import annotations
 
+from typing import get_args
+
 from attrs import frozen
 
 from selfloop.errors import BudgetExceeded
@@ -79,20 +81,7 @@ class RoundBudgets:
         return limit_name(f"{name}-day") if name else limit_name(self.round.crossed())
 
 
-_NAMES: tuple[LimitName, ...] = (
-    "input-tokens",
-    "output-tokens",
-    "total-tokens",
-    "cost",
-    "seconds",
-    "iterations",
-    "input-tokens-day",
-    "output-tokens-day",
-    "total-tokens-day",
-    "cost-day",
-    "seconds-day",
-    "iterations-day",
-)
+_NAMES: tuple[LimitName, ...] = get_args(LimitName)
 
 
 def limit_name(name: str | None) -> LimitName | None:

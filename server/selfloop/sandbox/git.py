@@ -162,7 +162,7 @@ def find_program(name: str) -> str | None:
     Relative entries of the PATH (`.` or an empty one) are passed over: they would mean the folder that is worked on. So
     are entries inside such a folder, like an activated environment's: a repository could have planted the program.
     """
-    entries = [entry for entry in absolute_path_entries() if not _within(Path(entry), _distrusted)]
+    entries = trusted_path_entries()
     found = shutil.which(name, path=os.pathsep.join(entries))
     return str(Path(found).absolute()) if found else None
 
@@ -177,6 +177,11 @@ def distrust(folder: Path) -> None:
 
 def _within(path: Path, folders: Iterable[Path]) -> bool:
     return any(path.resolve().is_relative_to(folder) for folder in folders)
+
+
+def trusted_path_entries() -> Sequence[str]:
+    """Return the entries of the PATH from which a program that we run ourselves may be taken."""
+    return [entry for entry in absolute_path_entries() if not _within(Path(entry), _distrusted)]
 
 
 def absolute_path_entries() -> Sequence[str]:

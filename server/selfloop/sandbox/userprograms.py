@@ -24,10 +24,9 @@ from typing import Literal
 from attrs import frozen
 
 from selfloop.errors import SandboxError
-from selfloop.sandbox import git as repositories
 from selfloop.sandbox import keeper
 from selfloop.sandbox.children import end, start
-from selfloop.sandbox.git import absolute_path_entries, find_program
+from selfloop.sandbox.git import absolute_path_entries, find_program, trusted_path_entries
 
 UserProgram = Literal["git", "gh", "pip", "npm", "cargo", "go"]
 
@@ -168,10 +167,8 @@ def user_environment(program: UserProgram) -> dict[str, str]:
     """Return the variables that a program of the user's gets."""
     kept = re.compile("|".join((*_COMMON, *_KEPT[program])))
     environment = {name: value for name, value in os.environ.items() if kept.fullmatch(name)}
-    entries = absolute_path_entries()
-    if program != "git":
-        # A hook may need the project's own tools; what is no hook must not meet a program that a repository planted.
-        entries = [entry for entry in entries if not repositories._within(Path(entry), repositories._distrusted)]
+    # A hook may need the project's own tools; what is no hook must not meet a program that a repository planted.
+    entries = absolute_path_entries() if program == "git" else trusted_path_entries()
     return {**environment, "PATH": os.pathsep.join(entries), "NO_COLOR": "1", "TERM": "dumb", **_SET[program]}
 
 
