@@ -19,6 +19,9 @@ bench: $(READY)  ## ratios against baselines of the same run; exits 1 where a ta
 
 proof: $(READY)  ## kill -9 after every write and at 200 seeded moments; takes the better part of an hour
 	SELFLOOP_TEST_LIVES=50 SELFLOOP_TEST_STRIDE=1 $(BIN)/pytest tests/e2e/test_crash.py -q --timeout 7200
+	SELFLOOP_TEST_ALL=1 $(BIN)/pytest tests/evolution tests/selfevolution -q --timeout 7200
+	SELFLOOP_TEST_ALL=1 SELFLOOP_TEST_SWAPS=200 $(BIN)/pytest tests/e2e/test_swap.py tests/e2e/test_bad_generations.py \
+		tests/supervisor/test_supervisor_swaps.py -q --timeout 7200
 
 editors: $(READY)  ## the real editors that some tests drive: VS Code in Chromium, Neovim, Emacs; by apt, npm and pip
 	tests/vscode/install.sh

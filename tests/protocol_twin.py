@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import msgspec
 
 from selfloop import reports, updates
-from selfloop.lsp import loop_messages, protocol, values
+from selfloop.lsp import evolution_messages, loop_messages, protocol, values
 from selfloop.updates import Update
 from selfloop.wire import Wire
 
@@ -42,7 +42,7 @@ def render() -> str:
 
 
 def _structs() -> Iterator[type[Wire]]:
-    for module in (reports, updates, values, loop_messages, protocol):
+    for module in (reports, updates, values, loop_messages, evolution_messages, protocol):
         for _, one in inspect.getmembers(module, inspect.isclass):
             if issubclass(one, Wire) and one is not Wire and one.__module__ == module.__name__:
                 yield one

@@ -20,6 +20,7 @@ LAYERS: list[set[str]] = [
     {"gates"},
     {"agent"},
     {"loops"},
+    {"evolution"},
     {"host"},
     {"workshop"},
     {"session"},
@@ -28,10 +29,27 @@ LAYERS: list[set[str]] = [
 ]
 """Bottom to top. What stands in one layer does not import its siblings, but for the values at the bottom."""
 
-TERMINAL = {"lsp.protocol", "lsp.loop_messages", "reports", "updates", "wire", "config", "errors"}
+TERMINAL = {
+    "lsp.protocol",
+    "lsp.loop_messages",
+    "lsp.evolution_messages",
+    "reports",
+    "updates",
+    "wire",
+    "config",
+    "errors",
+}
 """What the terminal may import at the top of a file: it is a client, by the protocol."""
 
-TERMINAL_LATE = {"storage.trust", "sandbox.isolation", "sandbox.git", "offline"}
+TERMINAL_LATE = {
+    "storage.trust",
+    "sandbox.isolation",
+    "sandbox.git",
+    "offline",
+    "evolution",
+    "evolution.judge",
+    "evolution.source",
+}
 """What single commands of the terminal may import besides, inside the functions that need it."""
 
 

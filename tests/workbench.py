@@ -122,14 +122,11 @@ class Workbench:
 
     async def command(self, title: str) -> None:
         """Run a command of the palette by its full title."""
-        box = await self._palette(f">{title}")
         row = self.page.locator(".quick-input-list .monaco-list-row", has_text=title).first
 
         async def listed() -> bool:
             # A command that was registered while the list was open is listed only when it is asked for again.
-            await box.fill(">")
-            await box.fill(f">{title}")
-            return await _comes(row)
+            return await self._fill(">") and await self._fill(f">{title}") and await _comes(row)
 
         await eventually(listed, f"the command {title}")
         await row.click()
@@ -154,17 +151,29 @@ class Workbench:
         await box.fill(text)
         await self.page.keyboard.press("Enter")
 
-    async def _palette(self, text: str) -> Locator:
-        box = self.page.locator(".quick-input-widget input:visible")
+    async def _palette(self, text: str) -> None:
+        """Open the palette with a text in it."""
 
         async def opened() -> bool:
-            # A key that comes while the focus moves is lost.
-            await self.page.keyboard.press("F1")
-            return await _comes(box)
+            return await self._fill(text)
 
         await eventually(opened, "the command palette")
-        await box.fill(text)
-        return box
+
+    async def _fill(self, text: str) -> bool:
+        """Put a text into the palette, opened if need be; tell whether it is there.
+
+        A key that comes while the focus moves is lost, and a palette that loses the focus closes.
+        """
+        box = self.page.locator(".quick-input-widget input:visible")
+        if not await box.is_visible():
+            await self.page.keyboard.press("F1")
+            if not await _comes(box):
+                return False
+        try:
+            await box.fill(text, timeout=3_000)
+        except PlaywrightTimeout:
+            return False
+        return True
 
     # Editors
 
@@ -315,6 +324,19 @@ class Workbench:
         pane = self.page.locator(".pane", has=self.page.locator(".pane-header", has_text=title)).first
         await pane.wait_for()
         return pane.locator(".monaco-list-row")
+
+    async def row_button(self, row: Locator, name: str) -> None:
+        """Click a button that a row of a tree shows under the mouse; a tree that is drawn anew takes it away again."""
+
+        async def clicked() -> bool:
+            try:
+                await row.hover(timeout=3_000)
+                await row.get_by_role("button", name=name).click(timeout=3_000)
+            except PlaywrightTimeout:
+                return False
+            return True
+
+        await eventually(clicked, f"the button {name} of a row")
 
     async def expect_visible(self, locator: Locator) -> None:
         """Wait until something can be seen."""

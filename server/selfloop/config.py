@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from attrs import Factory, evolve, field, fields_dict, frozen
+from attrs.converters import optional
 
 from selfloop.errors import InvalidInput
 
@@ -86,6 +87,8 @@ class Settings:
     """More folders that the jail shows read-only, such as a language's installation."""
     isolation: str = "auto"
     """`auto`: the jail where there is one; `changes`: never the jail (commands wait at a gate)."""
+    self_folder: Path | None = field(default=None, converter=optional(Path))
+    """A checkout that evolves in the place of the installed package: for those who develop Selfloop."""
 
     def key_for(self, base_url: str | None) -> str | None:
         """Return the environment's key, if it was set for this endpoint's origin: another's must not see it."""
@@ -177,6 +180,8 @@ def _typed(name: str, value: Any) -> Any:
         wanted, fits = "a list of folders", isinstance(value, list) and all(isinstance(item, str) for item in value)
     elif name == "isolation":
         wanted, fits = '"auto" or "changes"', value in ("auto", "changes")
+    elif name == "self_folder":
+        wanted, fits = "an absolute folder", isinstance(value, str) and Path(value).is_absolute()
     elif name == "base_url":
         wanted, fits = "an address such as https://host/v1", str(value).startswith(("http://", "https://"))
     if not fits:

@@ -41,5 +41,8 @@ class Host(Protocol):
     def secrets(self) -> tuple[str, ...]:
         """Return every secret value that is known, so that it is redacted wherever it turns up."""
 
+    def swap(self, restart_id: str, *, number: int, tree: str, by: str) -> None:
+        """Have the supervisor start a generation beside this worker and swap it in; updates tell what becomes of it."""
+
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Run something in the background, and cancel it when everything ends."""

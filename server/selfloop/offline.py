@@ -22,7 +22,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import PurePosixPath
 from typing import Any, Self
@@ -135,9 +135,10 @@ def edits_for(path: str, text: str) -> list[tuple[str, str]]:
 class OfflineModel:
     """The server. It listens on a free port of loopback from `start` to `close`."""
 
-    def __init__(self, *, pause_seconds: float = 0.01) -> None:
-        """Take how long to wait between two words, so that one sees the answer stream."""
-        self._http = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"pause_seconds": pause_seconds}))
+    def __init__(self, *, pause_seconds: float = 0.01, part: Callable[..., Step] = play) -> None:
+        """Take how long to wait between two words, so that one sees the answer stream, and the part that it plays."""
+        own = {"pause_seconds": pause_seconds, "part": staticmethod(part)}
+        self._http = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), own))
         self._thread = threading.Thread(
             target=self._http.serve_forever, args=(0.05,), name="offline model", daemon=True
         )
@@ -346,6 +347,7 @@ def _chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     pause_seconds = 0.0
+    part: Callable[..., Step] = staticmethod(play)
     disable_nagle_algorithm = True
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -366,7 +368,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             body = json.loads(data)
             tools = [tool["function"]["name"] for tool in body.get("tools") or ()]
-            step = play(body["messages"], tools)
+            step = self.part(body["messages"], tools)
         except (Refused, ValueError, KeyError, TypeError, AttributeError) as error:
             return self._json(
                 400, {"error": {"message": str(error) or "This is no request.", "type": "invalid_request"}}

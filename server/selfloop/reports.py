@@ -15,8 +15,24 @@ import msgspec
 
 from selfloop.wire import Wire
 
-Phase = Literal["recall", "sandbox", "make", "check", "gate", "act", "record", "done"]
-"""Where a running round is, as `run` updates tell it."""
+Phase = Literal[
+    "recall",
+    "sandbox",
+    "make",
+    "check",
+    "gate",
+    "act",
+    "record",
+    "done",
+    "reflect",
+    "evolve",
+    "refine",
+    "verify",
+    "docs",
+    "swap",
+    "probation",
+]
+"""Where a running round is, as `run` updates tell it; from `reflect` on, where an evolution is."""
 
 Status = Literal["Done", "DoneWithConcerns", "NeedsContext", "Blocked"]
 """How a maker or checker ended, by its own account."""
@@ -119,6 +135,8 @@ class RoundReport(Wire):
     gate_id: str | None = None
     receipts: list[ReceiptInfo] = msgspec.field(default_factory=list)
     """Of the action that was carried out, and of what a human approved later."""
+    workspace_folder: str | None = None
+    """The folder's URI, where reports of several folders are listed."""
 
     @property
     def total_tokens(self) -> int:

@@ -55,6 +55,7 @@ class Workspace:
         self._mended: asyncio.Task[None] | None = None
         self._loops: LoopService | None = None
         self._governing: asyncio.Task[None] | None = None
+        self._suspended = False
         for sentence in self.store.notices:
             self.notice("warning", sentence)
 
@@ -89,8 +90,14 @@ class Workspace:
             self._govern()
         await self.workshop.warm()
 
-    async def close(self) -> None:
-        """Stop every turn where it can be taken up again, and close the files."""
+    def tools_running(self) -> bool:
+        """Tell whether a call of an agent is under way that would be cut off by an end now, and waits for nobody."""
+        states = [each.desk.state for each in self._conversations.values() if each.running]
+        rounds = self._loops is not None and self._loops.engine.tools_running()
+        return rounds or any(state.begun - state.asked for state in states)
+
+    async def suspend(self) -> None:
+        """Stop every turn where it can be taken up again; from now on nothing is written, but can still be read."""
         await self.gates.close()  # First: a wait that is cut off from now on leaves its gate open.
         if self._governing is not None:
             self._governing.cancel()
@@ -99,6 +106,11 @@ class Workspace:
             await conversation.close()
         if self._workshop is not None:
             await self._workshop.close()
+        self._suspended = True
+
+    async def close(self) -> None:
+        """Stop every turn where it can be taken up again, and close the files."""
+        await self.suspend()
         for journal in self._journals.values():
             journal.close()
         self.store.close()
@@ -250,7 +262,7 @@ class Workspace:
         if conversation is not None and conversation.running:
             return True
         # What a crash cut off, and is about to be taken up, runs too.
-        mending = self._mended is not None and not self._mended.done()
+        mending = self._suspended or (self._mended is not None and not self._mended.done())
         return mending and bool(self.sessions.state(session_id).get("running"))
 
     def any_running(self) -> bool:
@@ -278,8 +290,12 @@ class Workspace:
         return self._journals[session_id]
 
     def emit(self, update: Update, session_id: str | None = None, *, run_id: str | None = None) -> None:
-        """Number an update, write it down, and send it."""
-        self._host.publish(self.updates(session_id).append(update, session_id=session_id, run_id=run_id))
+        """Number an update, write it down, and send it; another worker does that once this one is suspended."""
+        if self._suspended:
+            return
+        folder = self.root_uri if session_id is None else None
+        journal = self.updates(session_id)
+        self._host.publish(journal.append(update, session_id=session_id, run_id=run_id, workspace_folder=folder))
 
     def notice(self, severity: Any, text: str, session_id: str | None = None) -> None:
         """Tell the user one sentence."""

@@ -197,11 +197,13 @@ class UsageUpdate(Wire, tag_field="type", tag="usage"):
 
 
 class Generation(Wire, tag_field="type", tag="generation"):
-    """The generation that serves, or a restart's progress."""
+    """Where a swap is: `starting`, `active` (it serves, on probation), `settled`, `rolled-back` or `refused`."""
 
     number: int
     state: str
     restart_id: str | None = None
+    reason: str | None = None
+    """Of `rolled-back` and `refused`: one sentence."""
 
 
 class QueueEntry(Wire):
@@ -267,6 +269,8 @@ class UpdateEnvelope(Wire):
     update: Update
     session_id: str | None = None
     run_id: str | None = None
+    workspace_folder: str | None = None
+    """The URI of the folder that it concerns, where it belongs to no session: each folder has a stream of its own."""
 
 
 encoder = msgspec.json.Encoder()

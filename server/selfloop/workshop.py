@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from selfloop.agent.conversation import Conversation, Parts
 from selfloop.agent.prompts import Prompts
@@ -29,7 +31,10 @@ from selfloop.storage.store import Store
 from selfloop.updates import MessageChunk, Update
 
 if TYPE_CHECKING:
+    from selfloop.evolution.report import JudgeReport
+    from selfloop.loops.flows import Flow
     from selfloop.loops.service import LoopService
+    from selfloop.loops.spec import ActionKind
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +75,7 @@ class Workshop:
         distrust(premises.path)
         self._prompts = Prompts.load()
         self._map = RepositoryMap()
-        self._isolation: asyncio.Task[Isolation] | None = None
+        self._isolation: asyncio.Future[Isolation] | None = None
         self._pool: asyncio.Future[Pool] | None = None
         self._shadow: Shadow | None = None
         self._told: set[str] = set()
@@ -93,6 +98,11 @@ class Workshop:
         if self._isolation is None:
             self._isolation = self._host.spawn(probe(self._premises.settings), "isolation")
         return await asyncio.shield(self._isolation)
+
+    def know_isolation(self, found: Isolation) -> None:
+        """Take what a canary has found in this process before."""
+        self._isolation = asyncio.get_running_loop().create_future()
+        self._isolation.set_result(found)
 
     async def pool(self) -> Pool:
         """Return the pool of worktrees, made when first needed; a failure is tried again the next time."""
@@ -129,6 +139,9 @@ class Workshop:
 
     def open_loops(self) -> LoopService:
         """Return the workspace's loops; nothing of them runs yet."""
+        from selfloop.evolution.flow import SelfEvolution
+        from selfloop.evolution.generations import Generations
+        from selfloop.evolution.promoting import Promotion
         from selfloop.loops.means import Means
         from selfloop.loops.service import LoopService
 
@@ -153,7 +166,19 @@ class Workshop:
             retention_days=lambda: premises.settings.retention_days,
             scratch=host.folders.workspace_cache(premises.path) / "commits",
         )
-        return LoopService(means, builtin=self._prompts.folder / "loops", folders=host.folders)
+        generations = Generations(host.folders.data, premises.settings.self_folder)
+        promotion = Promotion(
+            means,
+            generations,
+            lambda number, tree: host.swap(uuid.uuid4().hex[:12], number=number, tree=tree, by="approval"),
+        )
+        evolution = SelfEvolution(
+            means, generations, promotion, _judge, host.folders.cache / "self", lambda: premises.settings
+        )
+        flows: Mapping[ActionKind, Flow] = {"promote-generation": evolution}
+        loops = LoopService(means, builtin=self._prompts.folder / "loops", folders=host.folders, flows=flows)
+        promotion.receipt = loops.acting.add_receipt
+        return loops
 
     def open_conversation(self, record: SessionRecord) -> Conversation:
         """Return a session's conversation, rebuilt from its trajectory."""
@@ -196,5 +221,13 @@ class Workshop:
         pool = self._pool
         if pool is not None and not pool.done():
             pool.cancel()
+            await asyncio.gather(pool, return_exceptions=True)  # A git that it runs must not outlive it.
         elif pool is not None and not pool.cancelled() and pool.exception() is None:
             await pool.result().close()
+
+
+async def _judge(parent: Path, child: Path, **more: Any) -> JudgeReport:
+    """Judge a candidate; what judges is imported when there is something to judge."""
+    from selfloop.evolution.judge import judge
+
+    return await judge(parent, child, **more)

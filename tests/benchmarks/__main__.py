@@ -6,7 +6,17 @@ import platform
 import sys
 from importlib.metadata import version
 
-from benchmarks import memory, requests, sandbox_bench, startup, streaming, workbench_speed
+from benchmarks import (
+    evolution_input,
+    loops_bench,
+    memory,
+    requests,
+    sandbox_bench,
+    startup,
+    streaming,
+    swap_bench,
+    workbench_speed,
+)
 
 BENCHES = {
     "start-up": startup.run,
@@ -14,6 +24,9 @@ BENCHES = {
     "streaming": streaming.run,
     "sandbox": sandbox_bench.run,
     "memory": memory.run,
+    "loops": loops_bench.run,
+    "evolution": evolution_input.run,
+    "swaps": swap_bench.run,
     "workbench": workbench_speed.run,
 }
 TRIES = 3

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from lsp_client import require
 from model_server import ModelServer, status, text
 from scene import environment_for
@@ -95,7 +97,7 @@ def test_a_key_is_never_printed(workspace: Path, model: ModelServer) -> None:
 
 def test_the_demo_goes_the_whole_way_in_under_half_a_minute(tmp_path: Path) -> None:
     started = time.monotonic()
-    done = selfloop("demo", cwd=tmp_path, env={"TMPDIR": str(tmp_path)})
+    done = selfloop("demo", "--no-evolution", cwd=tmp_path, env={"TMPDIR": str(tmp_path)})
     assert done.returncode == 0, done.stdout + done.stderr
     assert time.monotonic() - started < 30
     for step in ("1. ", "2. ", "3. ", "4. ", "5. ", "6. ", "7. "):
@@ -116,12 +118,27 @@ def test_the_demo_goes_the_whole_way_without_a_jail_and_without_ripgrep(tmp_path
 
 
 def test_the_demo_keeps_its_folder_when_asked(tmp_path: Path, own_home: Path) -> None:
-    done = selfloop("demo", "--keep", env={"TMPDIR": str(tmp_path)})
+    done = selfloop("demo", "--keep", "--no-evolution", env={"TMPDIR": str(tmp_path)})
     assert done.returncode == 0, done.stdout + done.stderr
     (folder,) = tmp_path.glob("selfloop-demo-*")
     assert (folder / "sample" / ".evo" / "sessions").is_dir()
     assert subprocess.run(["git", "-C", folder / "sample", "log", "--oneline"], capture_output=True).returncode == 0
     assert not (own_home / "data" / "trust.json").exists()
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.slow
+def test_the_demo_shows_an_evolution_at_its_end(tmp_path: Path) -> None:
+    done = selfloop("demo", env={"TMPDIR": str(tmp_path)})
+    assert done.returncode == 0, done.stdout + done.stderr
+    if "Nothing evolves where there is no jail" in done.stdout:
+        pytest.skip("there is no jail here")
+    for layer in ("G1", "G2", "G3", "G4", "G5", "G6"):
+        assert f"✓ {layer} " in done.stdout, done.stdout
+    assert "rejected: G1: tests/test_policy.py" in done.stdout
+    assert "generation 1 serves; the editor's connection was never closed" in done.stdout
+    assert "called '# Count to thirty', and is called 'Count to thirty' by the new self" in done.stdout
+    assert list(tmp_path.glob("selfloop-demo-*")) == []
 
 
 def test_a_demo_that_cannot_go_on_says_why(tmp_path: Path) -> None:
@@ -141,5 +158,6 @@ def test_no_other_code_knows_of_the_demo() -> None:
         for file in root.rglob("*.py")
         if "demo" in file.read_text(encoding="utf-8").lower().replace("demonstrat", "")
     }
-    assert knowing <= {"cli/demo.py", "cli/main.py", "cli/doctor.py", "cli/__init__.py", "offline.py"}
+    own = {"cli/demo.py", "cli/demo_evolution.py", "cli/main.py", "cli/doctor.py", "cli/__init__.py", "offline.py"}
+    assert knowing <= own
     assert shutil.which("selfloop") or Path(sys.executable).with_name("selfloop").exists()

@@ -2,6 +2,9 @@
 
 `STANDIN_HOME` is a folder with `effects` (keys that took effect), `lives` (a line for each start) and, from tests,
 `die` (how many of the next workers end at once) and `hang` (the next worker takes no input).
+
+Started as a generation (its `server` folder is the argument), it misbehaves as the generation's `prompts/chat.md` says
+in its last line, `behave: …`, and offers the capabilities that the supervisor has recorded.
 """
 
 import ctypes
@@ -13,6 +16,26 @@ import sys
 import time
 
 HOME = os.environ["STANDIN_HOME"]
+
+
+SERVER = sys.argv[1] if len(sys.argv) > 1 and os.path.isdir(sys.argv[1]) else None
+BEHAVE = ""
+if SERVER is not None:
+    with open(os.path.join(os.path.dirname(SERVER), "prompts", "chat.md"), encoding="utf-8") as prompt:
+        BEHAVE = prompt.read().rstrip().rpartition("behave: ")[2]
+
+
+def offered():
+    if SERVER is None:
+        return {"capabilities": {"positionEncoding": "utf-16"}, "serverInfo": {"name": "other"}}
+    with open(os.path.join(SERVER, "selfloop", "supervisor", "capabilities.json"), encoding="utf-8") as recorded:
+        result = json.load(recorded)
+    if BEHAVE == "lack capabilities":
+        del result["capabilities"]["codeActionProvider"]
+    if BEHAVE == "offer more":
+        result["capabilities"]["hoverProvider"] = True
+        result["capabilities"]["executeCommandProvider"]["commands"].append("selfloop.new.command")
+    return result
 
 
 def path(name):
@@ -81,6 +104,9 @@ class Worker:
         self.start = None
         self.heard = []
         self.texts = {}
+        self.versions = {}
+        self.count = 0
+        self.hog = None
         self.held = []
         self.questions = {}
         self.updates = [json.loads(line) for line in read_file("updates").splitlines()]
@@ -88,12 +114,36 @@ class Worker:
     def control(self, id, method, params):
         if method == "control/start":
             self.start = params
-            notify(0, "control/ready", {})
+            if BEHAVE == "die when it takes over":
+                sys.exit(4)
+            if BEHAVE != "never be ready":
+                notify(0, "control/ready", {})
+        elif method == "control/swapState":
+            notify(1, "test/swapState", params)
+        elif method == "control/ping" and BEHAVE == "miss heartbeats" and self.start:
+            return
         elif method == "control/outcomes":
             done = read_file("effects").split()
             answer(0, id, {"done": [key for key in params["keys"] if key in done]})
         elif method == "control/ping":
             answer(0, id, {})
+        elif method == "control/windowOpened":
+            self.versions[str(params["window"])] = {}
+        elif method == "control/prime" and BEHAVE == "fail to import":
+            send(0, {"jsonrpc": "2.0", "id": id, "error": {"code": -1, "message": "ImportError: no such thing"}})
+        elif method == "control/prime":
+            if BEHAVE == "make noise early":
+                os.write(1, b"this is no frame\r\n\r\n")
+            if BEHAVE == "talk early":
+                for _ in range(100):
+                    notify(1, "window/logMessage", {"type": 3, "message": "x" * 100_000})
+            if BEHAVE == "answer early":
+                answer(1, 12345, None)
+            answer(0, id, {"documents": self.versions if BEHAVE != "forget documents" else {}})
+        elif method == "control/quiet":
+            answer(0, id, {"quiet": True})
+        elif method == "control/yield" and not read_file("never yield"):
+            answer(0, id, {"yielded": True})
         elif method == "control/resend":
             for update in self.updates:
                 if update["seq"] > params["after"] and update.get("sessionId") == params["sessionId"]:
@@ -104,6 +154,10 @@ class Worker:
             sys.exit(0)
 
     def notified(self, window, method, params):
+        if method in ("textDocument/didOpen", "textDocument/didChange"):
+            self.versions[str(window)][params["textDocument"]["uri"]] = params["textDocument"]["version"]
+        elif method == "textDocument/didClose":
+            self.versions[str(window)].pop(params["textDocument"]["uri"], None)
         if method == "textDocument/didOpen":
             self.texts[window, params["textDocument"]["uri"]] = params["textDocument"]["text"]
         elif method == "textDocument/didClose":
@@ -125,6 +179,25 @@ class Worker:
 
     def requested(self, window, key, id, method, params):
         do = params.get("do")
+        self.count += 1
+        if BEHAVE == "die at the third request" and self.count == 3:
+            os._exit(5)
+        elif BEHAVE == "hang at the third request" and self.count == 3:
+            time.sleep(600)
+        elif BEHAVE == "answer twice":
+            answer(window, id, 1)
+        elif BEHAVE == "answer nothing asked":
+            answer(window, 987654, 1)
+        elif BEHAVE == "make noise":
+            os.write(1, b"this is no frame\r\n\r\n")
+        elif BEHAVE == "be slow":
+            time.sleep(0.7)
+        elif BEHAVE == "hog memory" and self.hog is None:
+            self.hog = bytearray(b"x") * (1100 * 1024 * 1024)
+        if do == "swap":
+            answer(window, id, None)
+            notify(0, "control/swap", {name: params[name] for name in ("restartId", "number", "tree", "by")})
+            return
         if do == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         if do == "hold":
@@ -193,7 +266,7 @@ class Worker:
                 window, id = self.questions.pop(value["id"])
                 answer(window, id, value.get("result"))
             elif method == "initialize":
-                answer(window, id, {"capabilities": {"positionEncoding": "utf-16"}, "serverInfo": {"name": "other"}})
+                answer(window, id, offered())
             elif id is None:
                 self.notified(window, method, params)
             else:
@@ -208,6 +281,8 @@ if dying:
     with open(path("die"), "w") as file:
         file.write(str(dying - 1))
     sys.exit(3)
-if read_file("hang"):
+if BEHAVE == "die at once":
+    sys.exit(3)
+if read_file("hang") or BEHAVE == "hang at once":
     time.sleep(600)
 Worker().run()

@@ -194,12 +194,17 @@ def test_a_restart_that_the_worker_asks_for_loses_nothing(start, home, folder):
     for id in ids:
         assert "result" in client.answer(id)
     assert client.text(URI) == "b"
-    second = client.status()
+    end = time.monotonic() + 10
+    while (second := client.status())["pid"] == first["pid"] and time.monotonic() < end:
+        time.sleep(0.01)  # The old one serves until the new one is ready.
     assert second["pid"] != first["pid"]
+    assert client.text(URI) == "b"
     assert second["start"]["restartId"] == "r1"
     assert second["start"]["epoch"] > first["start"]["epoch"]
+    assert gone(first["pid"])
     assert (home / "stops").read_text().split() == [str(first["pid"])]
     assert len((home / "effects").read_text().split()) == 20
+    assert [client.notified("test/swapState")["state"] for _ in range(2)] == ["starting", "active"]
     client.nothing_more()
 
 

@@ -75,26 +75,20 @@ async def test_the_gates_view_decides_by_hunk_by_file_and_takes_back(
     rows = await bench.tree("Waiting for You")
     await rows.filter(has_text="greet.py").wait_for()
     await bench.screenshot("tree")
-    row = rows.filter(has_text="README.md").first
-    await row.hover()
-    await row.get_by_role("button", name="Approve").click()
+    await bench.row_button(rows.filter(has_text="README.md").first, "Approve")
 
     async def readme() -> bool:
         return (project / "README.md").read_text() == "# Salutations\n"
 
     await eventually(readme, "the approved file")
     await expect(rows.filter(has_text="README.md")).to_have_count(0)
-    row = rows.filter(has_text="greet.py").first
-    await row.hover()
-    await row.get_by_role("button", name="Reject").click()
+    await bench.row_button(rows.filter(has_text="greet.py").first, "Reject")
     await _waiting(bench, 0)
     assert (project / "greet.py").read_text() == GREETING
     approved = rows.filter(has_text="Approved").first
     await approved.locator(".monaco-tl-twistie").click()
     await bench.screenshot("tree-approved")
-    row = rows.nth(await rows.count() - 1)
-    await row.hover()
-    await row.get_by_role("button", name="Undo This Change").click()
+    await bench.row_button(rows.last, "Undo This Change")
 
     async def back() -> bool:
         return (project / "README.md").read_text() == "# Greetings\n"
@@ -152,9 +146,7 @@ async def test_a_file_that_was_deleted_meanwhile_is_said_not_made(
     (project / "greet.py").unlink()
     await bench.command("Selfloop: Focus on Waiting for You View")
     rows = await bench.tree("Waiting for You")
-    row = rows.filter(has_text="greet.py").first
-    await row.hover()
-    await row.get_by_role("button", name="Approve").click()
+    await bench.row_button(rows.filter(has_text="greet.py").first, "Approve")
     message = bench.page.locator(".notifications-toasts .notification-list-item").first
 
     async def said() -> bool:

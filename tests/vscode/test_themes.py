@@ -35,8 +35,11 @@ See [greet.py](greet.py#L2) for the first.
 
 
 @pytest.mark.parametrize("theme", THEMES)
-async def test_the_main_screens(bench: Any, stage: Any, theme: str) -> None:
-    bench.server.set_user(workbench__colorTheme=THEMES[theme])
+async def test_the_main_screens(window: Any, code_server: Any, stage: Any, theme: str) -> None:
+    # Before the window opens: a change of the settings' file is not always noticed by one that is just loading.
+    code_server.set_user(workbench__colorTheme=THEMES[theme])
+    stage.begin()
+    bench = await window(code_server)
     kind = {"dark": "vs-dark", "light": "vs", "contrast": "hc-black", "contrast-light": "hc-light"}[theme]
     await bench.page.locator(f".monaco-workbench.{kind}").wait_for()
     hold = Hold()

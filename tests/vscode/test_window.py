@@ -6,6 +6,6 @@ from workbench import Workbench
 
 
 async def test_the_palette_lists_the_commands(bench: Workbench) -> None:
-    titles = await bench.commands("Selfloop: ")
+    titles = await bench.commands("Selfloop: Open")
     assert any("Open Chat" in title for title in titles), titles
     await bench.screenshot("palette")

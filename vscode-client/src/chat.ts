@@ -30,6 +30,7 @@ const COMMANDS: Record<Exclude<PanelCommand, 'new' | 'model'>, string> = {
   review: 'selfloop.review.open',
   undo: 'selfloop.review.undo',
   output: 'selfloop.server.output',
+  evolve: 'selfloop.evolve',
 };
 
 export class ChatPanel implements vscode.WebviewViewProvider, vscode.Disposable {

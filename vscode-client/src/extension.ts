@@ -4,6 +4,7 @@ import * as vscode from 'vscode';
 import { ChatPanel } from './chat';
 import { GateTree } from './gate_tree';
 import { Gates } from './gates';
+import { registerGenerations } from './generations';
 import { Installation } from './install';
 import { registerLoopCommands } from './loop_commands';
 import { Loops } from './loops';
@@ -45,6 +46,7 @@ export function activate(context: vscode.ExtensionContext): void {
     new GateTree(context, gates, review),
     new StatusBar(server, gates, sessions),
     registerRules(server),
+    registerGenerations(server, pages),
     registerParticipant(context, server, sessions, gates),
     vscode.commands.registerCommand('selfloop.server.restart', () => server.restart()),
     vscode.commands.registerCommand('selfloop.server.output', () => output.show()),

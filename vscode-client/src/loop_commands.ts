@@ -9,7 +9,7 @@ import type { LoopEntry, Loops } from './loops';
 import { isAbove, LEVELS, shortLevel } from './loop_words';
 import type { LoopNode } from './loops_view';
 import { openLink, openLocation } from './open_link';
-import type { RunRef } from './protocol';
+import type { LoopInfo, RunRef } from './protocol';
 import type { Review } from './review';
 import { visible } from './review_model';
 import type { Pages } from './run_page';
@@ -81,7 +81,7 @@ export function registerLoopCommands(parts: Parts): vscode.Disposable {
     command('spend', () => pages.spend()),
     command<LoopNode | string>('show', async (what) => {
       const runId = typeof what === 'string' ? what : runOf(loops, what);
-      if (runId !== undefined) await pages.run(runId, loops.loopOf(runId));
+      if (runId !== undefined) await pages.run(runId, loops.loopOf(runId)?.loopId);
     }),
     command<LoopNode | string>('review', async (what) => {
       const gateId = typeof what === 'string' ? what : what?.type === 'waiting' ? what.gate.gateId : undefined;
@@ -91,6 +91,14 @@ export function registerLoopCommands(parts: Parts): vscode.Disposable {
     command<string>('answer', async (gateId, optionId, digest) => {
       if (typeof gateId !== 'string' || typeof optionId !== 'string' || typeof digest !== 'string') return;
       await parts.gates.resolve(gateId, optionId, undefined, undefined, digest);
+    }),
+    command<string>('refuse', async (gateId, optionId, digest) => {
+      if (typeof gateId !== 'string' || typeof optionId !== 'string' || typeof digest !== 'string') return;
+      const why = await vscode.window.showInputBox({
+        title: 'Why not?',
+        prompt: 'It is remembered, and the next reflection reads it',
+      });
+      if (why !== undefined) await parts.gates.resolve(gateId, optionId, undefined, why || undefined, digest);
     }),
     command<string>('link', async (target) => target !== undefined && openLink(target)),
     command<string>('output', async (uri) => uri !== undefined && openLocation(uri, undefined)),
@@ -136,13 +144,32 @@ async function changeLevel({ server, pages }: Parts, entry: LoopEntry): Promise<
     title: `What may the loop ${visible(loop.loopId)} do?`,
     placeHolder: 'A higher level counts only once you have approved it',
   });
-  if (picked === undefined || picked.level === loop.level) return;
+  if (picked === undefined) return;
+  const allow = picked.level === 'L3-unattended' ? await pickAllowed(loop) : (loop.allow ?? []);
+  const isAllowed = (loop.allow ?? []).includes(loop.action);
+  if (allow === undefined || (picked.level === loop.level && allow.includes(loop.action) === isAllowed)) return;
   const { gateId } = await server.request('selfloop/loop/configure', {
     loopId: loop.loopId,
     level: picked.level,
+    ...(picked.level === 'L3-unattended' ? { allow } : {}),
     ...folderOf(entry),
   });
   if (gateId !== undefined) await pages.question(gateId);
+}
+
+/** Ask what a loop may do by itself, and return its allow list; undefined: the user has left it as it is. */
+async function pickAllowed({ loopId, action, allow = [] }: LoopInfo): Promise<string[] | undefined> {
+  const others = allow.filter((one) => one !== action);
+  const rows = [
+    {
+      label: `Carry out “${action}” by itself`,
+      detail: 'Only what the checker has verified, outside protected paths, and where commands are jailed',
+      allow: [...others, action],
+    },
+    { label: 'Go on asking', detail: 'Every result waits for you, as at L2', allow: others },
+  ];
+  const title = `May the loop ${visible(loopId)} act without you?`;
+  return (await vscode.window.showQuickPick(rows, { title }))?.allow;
 }
 
 async function cancel({ server, loops }: Parts, what: LoopNode | string | undefined): Promise<void> {
@@ -162,7 +189,7 @@ async function cancel({ server, loops }: Parts, what: LoopNode | string | undefi
 function runOf(loops: Loops, node: LoopNode | undefined): string | undefined {
   switch (node?.type) {
     case 'loop':
-      return loops.runOf(node.entry.loop.loopId)?.runId;
+      return loops.runOf(node.entry)?.runId;
     case 'running':
       return node.run.runId;
     case 'round':

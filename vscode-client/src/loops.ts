@@ -73,26 +73,32 @@ export class Loops implements vscode.Disposable {
   }
 
   /** The round of a loop that runs. */
-  runOf(loopId: string): RunningInfo | undefined {
-    return [...this.running.values()].find((run) => run.loopId === loopId);
+  runOf(entry: LoopEntry): RunningInfo | undefined {
+    return [...this.running.values()].find((run) => run.loopId === entry.loop.loopId && isIn(entry, run));
   }
 
   /** The last rounds of a loop, newest first. */
-  async runsOf(loopId: string): Promise<readonly RoundReport[]> {
-    const known = this.recent.get(loopId);
+  async runsOf(entry: LoopEntry): Promise<readonly RoundReport[]> {
+    const key = keyOf(entry);
+    const known = this.recent.get(key);
     if (known !== undefined) return known;
-    const { runs } = await this.server.request('selfloop/run/list', { loopId, limit: MOST_RUNS });
+    const where = entry.folder === undefined ? {} : { workspaceFolder: entry.folder.uri.toString() };
+    const params = { loopId: entry.loop.loopId, limit: MOST_RUNS, ...where };
+    const { runs } = await this.server.request('selfloop/run/list', params);
     // What came by an update meanwhile is newer.
-    const told = this.recent.get(loopId) ?? [];
+    const told = this.recent.get(key) ?? [];
     const all = newest([...told, ...runs]);
-    this.recent.set(loopId, all);
+    this.recent.set(key, all);
     return all;
   }
 
-  /** The loop of a round, as far as it is known here. */
-  loopOf(runId: string): string | undefined {
-    const known = [...this.entries.flatMap(({ loop }) => loop.lastRun ?? []), ...[...this.recent.values()].flat()];
-    return this.running.get(runId)?.loopId ?? known.find((report) => report.runId === runId)?.loopId;
+  /** The loop of a round, and its folder, as far as they are known here. */
+  loopOf(runId: string): { loopId: string; workspaceFolder?: string } | undefined {
+    const last = this.entries.flatMap(({ loop: { lastRun }, folder }): RoundReport[] =>
+      lastRun === undefined ? [] : [{ ...lastRun, ...(folder && { workspaceFolder: folder.uri.toString() }) }],
+    );
+    const known = [...[...this.recent.values()].flat(), ...last];
+    return this.running.get(runId) ?? known.find((report) => report.runId === runId);
   }
 
   // News
@@ -113,25 +119,28 @@ export class Loops implements vscode.Disposable {
 
   // Keeping up
 
-  private updated({ update, at }: UpdateEnvelope): void {
+  private updated({ update, at, workspaceFolder = '' }: UpdateEnvelope): void {
     if (update.type === 'run') {
       const { runId, loopId, phase, report } = update;
+      const run = { startedAt: at, ...this.running.get(runId), runId, loopId, phase, workspaceFolder };
       if (phase === 'done') this.running.delete(runId);
-      else this.running.set(runId, { startedAt: at, ...this.running.get(runId), runId, loopId, phase });
+      else this.running.set(runId, run);
       if (report !== undefined) {
-        const known = this.recent.get(loopId);
-        if (known !== undefined) this.recent.set(loopId, newest([report, ...known]));
+        for (const entry of this.entries) {
+          const known = this.recent.get(keyOf(entry));
+          if (entry.loop.loopId !== loopId || !isIn(entry, run) || known === undefined) continue;
+          this.recent.set(keyOf(entry), newest([{ ...report, workspaceFolder }, ...known]));
+        }
       }
       this.ended.fire(runId);
       if (phase === 'done' || !this.isWanted) this.needAgain();
       this.changed.fire();
     } else if (update.type === 'loop') {
       const { loop } = update;
-      const [only, ...more] = this.entries.filter((one) => one.loop.loopId === loop.loopId);
-      // A loop's folder is not told, so with several folders the list is.
-      if (only === undefined || more.length > 0 || only.folder !== undefined) this.needAgain();
+      const one = this.entries.find((entry) => entry.loop.loopId === loop.loopId && isIn(entry, { workspaceFolder }));
+      if (one === undefined) this.needAgain();
       else {
-        this.entries = inOrder(this.entries.map((one) => (one === only ? { loop } : one)));
+        this.entries = inOrder(this.entries.map((entry) => (entry === one ? { ...one, loop } : entry)));
         this.isStale = this.reading !== undefined;
         this.changed.fire();
       }
@@ -205,6 +214,15 @@ export class Loops implements vscode.Disposable {
     this.changed.dispose();
     this.ended.dispose();
   }
+}
+
+/** Tell whether a round, a gate's round or a row of spend belongs to a loop's folder. */
+export function isIn({ folder }: LoopEntry, { workspaceFolder }: { workspaceFolder?: string }): boolean {
+  return folder === undefined || workspaceFolder === undefined || folder.uri.toString() === workspaceFolder;
+}
+
+function keyOf({ loop, folder }: LoopEntry): string {
+  return `${folder?.uri.toString() ?? ''} ${loop.loopId}`;
 }
 
 /** One of each round, newest first. What comes first of the same round is what is kept. */

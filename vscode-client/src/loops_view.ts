@@ -7,7 +7,7 @@
 import * as vscode from 'vscode';
 import type { Gates } from './gates';
 import { icon } from './gate_items';
-import type { LoopEntry, Loops } from './loops';
+import { isIn, type LoopEntry, type Loops } from './loops';
 import { describe, LEVELS, outcome, PHASES, spending, spentBy, tokens, whenDue, whenWas } from './loop_words';
 import type { GateInfo, RoundReport, RunningInfo } from './protocol';
 import { plural, visible } from './review_model';
@@ -97,7 +97,7 @@ export class LoopsView implements vscode.TreeDataProvider<LoopNode>, vscode.Disp
 
   /** A level's gate is opened by the user, who is before it already; a command's is told of where commands are. */
   private isRoundsOwn({ subject, runId }: GateInfo): boolean {
-    return runId !== undefined && (subject['type'] === 'changes' || subject['type'] === 'action');
+    return runId !== undefined && ['changes', 'action', 'evolution'].includes(String(subject['type']));
   }
 
   private get told(): readonly string[] {
@@ -129,15 +129,15 @@ export class LoopsView implements vscode.TreeDataProvider<LoopNode>, vscode.Disp
     }
     if (node.type !== 'loop') return [];
     const { loop } = node.entry;
-    const run = this.loops.runOf(loop.loopId);
+    const run = this.loops.runOf(node.entry);
     const notices = (loop.notices ?? []).map((text, index): LoopNode => {
       return { type: 'words', text, key: `${idOf(node.entry)}/notice/${index}` };
     });
-    const waiting = this.waitingFor(loop.loopId).map((gate): LoopNode => ({ type: 'waiting', gate }));
+    const waiting = this.waitingFor(node.entry).map((gate): LoopNode => ({ type: 'waiting', gate }));
     const running: LoopNode[] = run === undefined ? [] : [{ type: 'running', run }];
     let rounds: LoopNode[];
     try {
-      rounds = (await this.loops.runsOf(loop.loopId)).map((report) => ({ type: 'round', report }));
+      rounds = (await this.loops.runsOf(node.entry)).map((report) => ({ type: 'round', report }));
     } catch (error) {
       rounds = [{ type: 'words', text: sentence(error), key: `${idOf(node.entry)}/failure` }];
     }
@@ -146,12 +146,10 @@ export class LoopsView implements vscode.TreeDataProvider<LoopNode>, vscode.Disp
   }
 
   /** Gates that wait because of a loop. */
-  private waitingFor(loopId: string): GateInfo[] {
+  private waitingFor(entry: LoopEntry): GateInfo[] {
     return this.gates.open.filter((gate) => {
-      const named = gate.subject['loopId'];
-      return named === undefined
-        ? gate.runId !== undefined && this.loops.loopOf(gate.runId) === loopId
-        : named === loopId;
+      const run = gate.runId === undefined ? undefined : this.loops.loopOf(gate.runId);
+      return (gate.subject['loopId'] ?? run?.loopId) === entry.loop.loopId && isIn(entry, run ?? {});
     });
   }
 
@@ -173,9 +171,12 @@ export class LoopsView implements vscode.TreeDataProvider<LoopNode>, vscode.Disp
   private loopItem(entry: LoopEntry): vscode.TreeItem {
     const { loop, folder } = entry;
     const now = new Date();
-    const run = this.loops.runOf(loop.loopId);
-    const waits = this.waitingFor(loop.loopId).length;
-    const today = spentBy(this.loops.spend, loop.loopId);
+    const run = this.loops.runOf(entry);
+    const waits = this.waitingFor(entry).length;
+    const today = spentBy(
+      this.loops.spend.filter((row) => isIn(entry, row)),
+      loop.loopId,
+    );
     const item = new vscode.TreeItem(visible(loop.loopId), vscode.TreeItemCollapsibleState.Collapsed);
     item.id = idOf(entry);
     const facts = describe(loop, today, now, run?.phase);

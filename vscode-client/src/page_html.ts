@@ -32,10 +32,13 @@ import { plural, visible } from './review_model';
 
 /** The only commands that a page may run. */
 export const COMMANDS = {
+  activate: 'selfloop.generations.activate',
   answer: 'selfloop.loops.answer',
   cancel: 'selfloop.loops.cancel',
+  generation: 'selfloop.generations.read',
   link: 'selfloop.loops.link',
   output: 'selfloop.loops.output',
+  refuse: 'selfloop.loops.refuse',
   review: 'selfloop.loops.review',
   session: 'selfloop.loops.session',
 } as const;
@@ -172,7 +175,7 @@ function evidence(rows: readonly EvidenceInfo[]): string {
   return `<h2>Evidence</h2>${table(head, lines)}`;
 }
 
-function table(head: string, rows: readonly string[]): string {
+export function table(head: string, rows: readonly string[]): string {
   return `<div class="table"><table><thead>${head}</thead><tbody>${rows.join('')}</tbody></table></div>`;
 }
 
@@ -194,7 +197,7 @@ function files(rows: readonly FileDiff[] | undefined): string {
   return `<h2>What the Maker Changed</h2>${lines.join('')}`;
 }
 
-function patch(diff: string): string {
+export function patch(diff: string): string {
   const lines = diff.replace(/\n$/, '').split('\n');
   const shown = lines.slice(0, MOST_DIFF_LINES).map((line) => {
     const kind = /^(?:\+\+\+|---|@@)/.test(line)
@@ -329,7 +332,7 @@ function href(command: string, ...args: string[]): string {
   return `command:${command}?${encodeURIComponent(JSON.stringify(args)).replace(/'/g, '%27')}`;
 }
 
-function button(label: string, command: string, ...args: string[]): string {
+export function button(label: string, command: string, ...args: string[]): string {
   return `<a class="button" role="button" href="${href(command, ...args)}">${escaped(label)}</a>`;
 }
 

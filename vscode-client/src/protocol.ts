@@ -99,6 +99,7 @@ export interface RoundReport {
   costUsd?: number;
   gateId?: string;
   receipts?: ReceiptInfo[];
+  workspaceFolder?: string;
 }
 
 /** The files that the running turn has changed so far. */
@@ -153,12 +154,13 @@ export interface GateOption {
   rule?: string;
 }
 
-/** The generation that serves, or a restart's progress. */
+/** Where a swap is: `starting`, `active` (it serves, on probation), `settled`, `rolled-back` or `refused`. */
 export interface Generation {
   type: 'generation';
   number: number;
   state: string;
   restartId?: string;
+  reason?: string;
 }
 
 /** A place that a tool call is about. */
@@ -238,7 +240,7 @@ export interface RunUpdate {
   type: 'run';
   runId: string;
   loopId: string;
-  phase: 'recall' | 'sandbox' | 'make' | 'check' | 'gate' | 'act' | 'record' | 'done';
+  phase: 'recall' | 'sandbox' | 'make' | 'check' | 'gate' | 'act' | 'record' | 'done' | 'reflect' | 'evolve' | 'refine' | 'verify' | 'docs' | 'swap' | 'probation';
   report?: RoundReport;
 }
 
@@ -294,6 +296,7 @@ export interface UpdateEnvelope {
   update: Update;
   sessionId?: string;
   runId?: string;
+  workspaceFolder?: string;
 }
 
 /** What was used, in tokens and money. */
@@ -373,6 +376,7 @@ export interface LoopListResult {
 export interface RunListParams {
   loopId?: string;
   limit?: number;
+  workspaceFolder?: string;
 }
 
 /** Base of everything that travels: camelCase, defaults left out, unknown fields ignored. */
@@ -385,7 +389,7 @@ export interface RunListResult {
 export interface RunReadResult {
   rendered: string;
   evidence: EvidenceInfo[];
-  phase: 'recall' | 'sandbox' | 'make' | 'check' | 'gate' | 'act' | 'record' | 'done';
+  phase: 'recall' | 'sandbox' | 'make' | 'check' | 'gate' | 'act' | 'record' | 'done' | 'reflect' | 'evolve' | 'refine' | 'verify' | 'docs' | 'swap' | 'probation';
   run?: RoundReport;
   gateId?: string;
   makerSessionId?: string;
@@ -410,8 +414,9 @@ export interface RunStartParams {
 export interface RunningInfo {
   runId: string;
   loopId: string;
-  phase: 'recall' | 'sandbox' | 'make' | 'check' | 'gate' | 'act' | 'record' | 'done';
+  phase: 'recall' | 'sandbox' | 'make' | 'check' | 'gate' | 'act' | 'record' | 'done' | 'reflect' | 'evolve' | 'refine' | 'verify' | 'docs' | 'swap' | 'probation';
   startedAt: string;
+  workspaceFolder: string;
 }
 
 /** Base of everything that travels: camelCase, defaults left out, unknown fields ignored. */
@@ -430,9 +435,61 @@ export interface SpendRow {
   inputTokens: number;
   cachedTokens: number;
   outputTokens: number;
+  workspaceFolder: string;
   loopId?: string;
   sessionId?: string;
   costUsd?: number;
+}
+
+/** Base of everything that travels: camelCase, defaults left out, unknown fields ignored. */
+export interface GenerationGraphResult {
+  svg: string;
+}
+
+/** One self: the installed package (0), or one that came of it by a change that was judged and approved. */
+export interface GenerationInfo {
+  number: number;
+  commit: string;
+  tree: string;
+  state: 'verified' | 'active' | 'settled' | 'rolled-back';
+  createdAt: string;
+  summary: string;
+  tokens: UsageInfo;
+  parent?: number;
+  approvedBy?: string;
+  reason?: string;
+}
+
+/** Base of everything that travels: camelCase, defaults left out, unknown fields ignored. */
+export interface GenerationListResult {
+  generations: GenerationInfo[];
+  active: number;
+  paused?: string;
+}
+
+/** Base of everything that travels: camelCase, defaults left out, unknown fields ignored. */
+export interface GenerationReadResult {
+  generation: GenerationInfo;
+  diff: string;
+  evidence: LayerInfo[];
+  origins: string[];
+  learned?: string;
+  verify?: string;
+}
+
+/** Base of everything that travels: camelCase, defaults left out, unknown fields ignored. */
+export interface GenerationRef {
+  number: number;
+}
+
+/** What one layer of the judge has found. */
+export interface LayerInfo {
+  name: string;
+  title: string;
+  passed: boolean;
+  reason: string;
+  seconds: number;
+  details?: string[];
 }
 
 /** The one argument of the command `selfloop.ask`: a prompt about a place, or a stale change once more. */
@@ -784,6 +841,10 @@ export interface Methods {
   'selfloop/run/read': { params: RunRef; result: RunReadResult };
   'selfloop/run/cancel': { params: RunRef; result: Empty };
   'selfloop/spend/list': { params: SpendListParams; result: SpendListResult };
+  'selfloop/generation/list': { params: Empty; result: GenerationListResult };
+  'selfloop/generation/read': { params: GenerationRef; result: GenerationReadResult };
+  'selfloop/generation/graph': { params: Empty; result: GenerationGraphResult };
+  'selfloop/generation/activate': { params: GenerationRef; result: RestartResult };
   'selfloop/model/list': { params: ModelListParams; result: ModelListResult };
   'selfloop/model/discover': { params: Empty; result: ModelDiscoverResult };
   'selfloop/model/select': { params: ModelSelectParams; result: Empty };

@@ -10,6 +10,7 @@ import { sentence, show, type Server } from './server';
 
 const DAYS = 14;
 const SETTLE_MS = 150;
+const LINEAGE = 'lineage';
 
 interface Page {
   panel: vscode.WebviewPanel;
@@ -30,9 +31,13 @@ export class Pages implements vscode.Disposable {
     this.subscriptions = [
       loops.onDidChangeRun((runId) => this.drawSoon(`run/${runId}`)),
       loops.onDidChange(() => this.drawSoon('spend')),
+      server.onUpdate(({ update }) => {
+        if (update.type !== 'generation') return;
+        for (const key of this.pages.keys()) if (key === LINEAGE || key.startsWith('generation/')) this.drawSoon(key);
+      }),
       gates.onDidChange(() => {
         // Whether something of a round still waits; pages are few.
-        for (const key of this.pages.keys()) if (key !== 'spend') this.drawSoon(key);
+        for (const key of this.pages.keys()) if (/^(?:run|gate)\//.test(key)) this.drawSoon(key);
       }),
     ];
   }
@@ -47,11 +52,32 @@ export class Pages implements vscode.Disposable {
     });
   }
 
-  /** Show what a loop asks for: an action, or more authority. */
+  /** Show what a loop asks for: an action, more authority, or that a new generation may serve. */
   question(gateId: string): Promise<void> {
     return this.show(`gate/${gateId}`, 'A Loop Asks', async () => {
-      const { questionBody } = await import('./page_html');
-      return questionBody((await this.server.request('selfloop/gate/read', { gateId })).gate);
+      const { gate } = await this.server.request('selfloop/gate/read', { gateId });
+      if (gate.subject['type'] === 'evolution') return (await import('./generation_page')).evolutionBody(gate);
+      return (await import('./page_html')).questionBody(gate);
+    });
+  }
+
+  /** Show the lineage of generations. */
+  lineage(): Promise<void> {
+    return this.show(LINEAGE, 'Selfloop: Generations', async () => {
+      const { lineageBody } = await import('./generation_page');
+      const [list, { svg }] = await Promise.all([
+        this.server.request('selfloop/generation/list', {}),
+        this.server.request('selfloop/generation/graph', {}),
+      ]);
+      return lineageBody(list, svg, new Date());
+    });
+  }
+
+  /** Show one generation. */
+  generation(number: number): Promise<void> {
+    return this.show(`generation/${number}`, `Generation ${number}`, async () => {
+      const { generationBody } = await import('./generation_page');
+      return generationBody(await this.server.request('selfloop/generation/read', { number }), new Date());
     });
   }
 

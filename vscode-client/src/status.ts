@@ -200,6 +200,9 @@ export class StatusBar implements vscode.Disposable {
         ? [item('server', 'Choose a model…', 'selfloop.setup.model', status?.model ?? 'none chosen')]
         : []),
       item('law', 'Remembered rules…', 'selfloop.rules.show'),
+      ...(state.kind === 'running'
+        ? [item('git-branch', 'Generations…', 'selfloop.generations.show', `generation ${status?.generation ?? 0} serves`)]
+        : []),
       item('refresh', 'Restart the server', 'selfloop.server.restart'),
       item('output', 'Show output', 'selfloop.server.output'),
     ];

@@ -78,6 +78,8 @@ class Recorded:
     """Of the session."""
     turn_usage: Usage = field(factory=Usage)
     turn_calls: int = 0
+    calls: int = 0
+    """Calls of the model in all turns of the session."""
     gates: set[str] = field(factory=set)
     """Gates whose opening is recorded."""
 
@@ -144,6 +146,7 @@ class Recorded:
         self.usage += usage
         self.turn_usage += usage
         self.turn_calls += 1
+        self.calls += 1
 
     def _on_tool_call(self, data: dict[str, Any]) -> None:
         self.begun.add(data["tool_call_id"])

@@ -27,6 +27,7 @@ from selfloop.cli.lines import Keyboard, Lines, Pipe
 from selfloop.cli.questions import Questions
 from selfloop.cli.screen import LiveScreen, Screen
 from selfloop.errors import RequestFailed, SelfloopError
+from selfloop.lsp.loop_messages import RunRef, RunStartParams
 from selfloop.lsp.protocol import (
     Empty,
     GateListParams,
@@ -45,14 +46,17 @@ from selfloop.lsp.protocol import (
 )
 from selfloop.updates import (
     Gate,
+    Generation,
     MessageChunk,
     MessageUpdate,
     Notice,
     Plan,
+    RunUpdate,
     State,
     Task,
     Thought,
     ToolCallUpdate,
+    Update,
     UpdateEnvelope,
     UsageUpdate,
 )
@@ -63,9 +67,11 @@ _COMMANDS = {
     "/steer TEXT": "tell the running turn something, after its present tool call",
     "/new": "begin a new session",
     "/sessions": "list the sessions",
+    "/evolve": "have Selfloop learn from its sessions and improve itself; you approve what comes of it",
     "/exit": "leave",
 }
 _AT_ONCE = ("/cancel", "/steer")
+EVOLUTION = "self-evolution"
 _RECALLED_MESSAGES = 6
 """So many are printed again when a session is gone on with."""
 
@@ -115,6 +121,8 @@ class Chat(Window):
         self._running = False
         self._interrupts = 0
         self._cancelling: asyncio.Future[None] | None = None
+        self._evolution: str | None = None
+        """The evolution that was begun here and runs."""
         self._changed = asyncio.Event()
         self._leave = asyncio.Event()
         self._code = 0
@@ -228,6 +236,10 @@ class Chat(Window):
                 result = await self._client.ask("selfloop/session/list", SessionListParams(), SessionListResult)
                 table = [sessions.session_line(session) for session in result.sessions]
                 self._screen.say(showing.rows(table) if table else "There is no session here yet.")
+            case "/evolve":
+                started = await self._client.ask("selfloop/run/start", RunStartParams(loop_id=EVOLUTION), RunRef)
+                self._evolution = started.run_id
+                self._screen.say("It evolves; you can go on here meanwhile.", "dim")
             case _:
                 self._screen.say(f"There is no command {name}, so nothing was sent; /help lists them.", "yellow")
 
@@ -313,6 +325,7 @@ class Chat(Window):
         """Print an update of this session, or of the workspace itself."""
         if envelope.session_id is None:
             super().update(envelope)
+            self._note_evolution(envelope.update)
             return
         if envelope.session_id != self._session or envelope.seq <= self._seq:
             return
@@ -339,6 +352,22 @@ class Chat(Window):
             case State() as state:
                 self._note_state(state)
         self._refresh()
+
+    def _note_evolution(self, update: Update) -> None:
+        """Print where an evolution is that was begun here, and which generation serves."""
+        if isinstance(update, Generation) and update.state != "starting":
+            why = f": {showing.visible(update.reason)}" if update.reason else ""
+            self._screen.say(f"generation {update.number}: {update.state}{why}", "dim")
+        if not isinstance(update, RunUpdate) or update.run_id != self._evolution:
+            return
+        if update.report is None:
+            self._screen.say(f"evolution: {update.phase} …", "dim")
+        else:
+            self._screen.say(showing.visible(update.report.render().rstrip()))
+            if update.report.gate_id is not None:
+                gate = update.report.gate_id
+                self._screen.say(f"`selfloop gate show {gate}` shows it, `selfloop gate approve {gate}` adopts it.")
+            self._evolution = None
 
     def message(self, severity: Severity, text: str) -> None:
         """Print a sentence of the server."""

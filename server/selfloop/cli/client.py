@@ -18,7 +18,7 @@ import logging
 import os
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -89,7 +89,7 @@ class Window:
 
 @contextlib.asynccontextmanager
 async def connect(
-    folder: Path, window: Window, *, environment: Mapping[str, str] | None = None
+    folder: Path, window: Window, *, environment: Mapping[str, str] | None = None, arguments: Sequence[str] = ()
 ) -> AsyncIterator[Client]:
     """Start a server on a folder and open it as one window; at the end it is shut down.
 
@@ -97,6 +97,7 @@ async def connect(
         folder: the workspace, as an absolute path.
         window: what is done with what the server sends unasked.
         environment: variables for the server, over this process's own.
+        arguments: more of `selfloop serve`.
 
     Raises:
         SelfloopError: the folder cannot be opened, or the server does not start.
@@ -107,7 +108,7 @@ async def connect(
         # -P: a file of the current folder must never be imported in place of ours. A session of its own: Ctrl-C is for
         # the terminal's client, which then ends the server in good order.
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "selfloop", "serve"),
+            *(sys.executable, "-P", "-m", "selfloop", "serve", *arguments),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -58,13 +59,15 @@ _PROMPT = "Please say what each function in temperature.py does."
 _PATIENCE_SECONDS = 60.0
 
 
-def run(*, keep: bool) -> int:
+def run(*, keep: bool, evolution: bool) -> int:
     """Show the way, and return the exit code."""
     folder = Path(tempfile.mkdtemp(prefix="selfloop-demo-")).resolve()
     try:
-        asyncio.run(_Demo(folder).show())
+        asyncio.run(_Demo(folder).show(evolution=evolution))
     finally:
         if not keep:
+            for above, _, _ in os.walk(folder):  # A generation's folders are read-only.
+                os.chmod(above, 0o700)  # noqa: PTH101
             shutil.rmtree(folder, ignore_errors=True)
     return 0
 
@@ -78,7 +81,7 @@ class _Demo:
         self._steps = 0
         self._started = time.monotonic()
 
-    async def show(self) -> None:
+    async def show(self, *, evolution: bool) -> None:
         from selfloop.offline import MODEL_NAME, OfflineModel
 
         self._say(
@@ -95,11 +98,13 @@ class _Demo:
             }
             editor = _Editor(self._screen)
             async with connect(self._project, editor, environment=environment) as client:
-                await self._open(client, editor)
+                status = await self._open(client, editor)
                 session_id = await self._prompt(client, editor)
                 gate_id = await self._proposal(editor)
                 await self._decide(client, editor, gate_id)
         self._trajectory(session_id)
+        if evolution:
+            await self._evolve(status)
         self._say(f"\nThat was the whole way, in {time.monotonic() - self._started:.0f} seconds.", "bold green")
         self._say(
             "Next: `selfloop doctor` says what your machine lacks, then `selfloop trust` and `selfloop chat` in a"
@@ -118,7 +123,16 @@ class _Demo:
         await git("commit", "--quiet", "--message=Temperatures", git_dir=git_dir, work_tree=self._project)
         self._say(str(self._project), "dim")
 
-    async def _open(self, client: Client, editor: _Editor) -> None:
+    async def _evolve(self, status: StatusResult) -> None:
+        """Show an evolution, where commands are jailed: nothing evolves without."""
+        if status.isolation != "process":
+            self._say("\nNothing evolves where there is no jail, so that part is left out here.", "yellow")
+            return
+        from selfloop.cli.demo_evolution import EvolutionDemo
+
+        await EvolutionDemo(self._project.parent, self._project, self._home, self._screen, self._step).show()
+
+    async def _open(self, client: Client, editor: _Editor) -> StatusResult:
         self._step(
             "An editor opens it", "It starts `selfloop serve`, opens temperature.py, and types a function. Unsaved."
         )
@@ -128,6 +142,7 @@ class _Demo:
         status = await client.ask("selfloop/status", Empty(), StatusResult)
         self._require(status.trusted, "the workspace is not trusted")
         self._say(f"model: {status.model}; isolation: {status.isolation} ({status.isolation_detail})", "dim")
+        return status
 
     async def _prompt(self, client: Client, editor: _Editor) -> str:
         self._step("You ask for something", "The request is answered at once; what happens then comes as updates.")

@@ -65,7 +65,7 @@ def register(
         from selfloop.cli import loops
 
         window = loops.RunWindow(quiet=as_json)
-        _serve_with(folder, window, lambda client: loops.run(client, window, loop_id, as_json=as_json))
+        serve_with(folder, window, lambda client: loops.run(client, window, loop_id, as_json=as_json))
 
     @loop.command("watch")
     @click.option("--all", "every", is_flag=True, help="Print the rounds that went ahead cleanly too.")
@@ -76,22 +76,27 @@ def register(
         from selfloop.cli import loops
 
         window = loops.RunWindow(quiet=as_json)
-        _serve_with(folder, window, lambda client: loops.watch(client, window, every=every, as_json=as_json))
+        serve_with(folder, window, lambda client: loops.watch(client, window, every=every, as_json=as_json))
 
     @loop.command("enable")
     @click.argument("loop_id", metavar="LOOP")
     @click.option("--level", metavar="LEVEL", help="L1, L2 or L3; a higher one waits for your approval.")
     @click.option("--cadence", metavar="CADENCE", help="Such as 'every 30m', 'daily 09:00', 'manual'.")
+    @click.option(
+        "--allow", multiple=True, metavar="ACTION", help="What it may do by itself at L3; waits for your approval."
+    )
     @folder_option
     @json_option
-    def loop_enable(loop_id: str, level: str | None, cadence: str | None, folder: Path, as_json: bool) -> None:
+    def loop_enable(
+        loop_id: str, level: str | None, cadence: str | None, allow: tuple[str, ...], folder: Path, as_json: bool
+    ) -> None:
         """Turn a loop on in this folder."""
         from selfloop.cli import loops
 
         serve(
             folder,
             lambda client: loops.configure(
-                client, loop_id, enabled=True, level=level, cadence=cadence, as_json=as_json
+                client, loop_id, enabled=True, level=level, cadence=cadence, allow=allow, as_json=as_json
             ),
         )
 
@@ -134,7 +139,7 @@ def register(
         serve(folder, lambda client: loops.show_run(client, run_id, as_json=as_json))
 
 
-def _serve_with(folder: Path, window: Window, work: Callable[[Client], Awaitable[int]]) -> NoReturn:
+def serve_with(folder: Path, window: Window, work: Callable[[Client], Awaitable[int]]) -> NoReturn:
     """Do something as a client with a window of its own, and exit with its code."""
     import asyncio
 

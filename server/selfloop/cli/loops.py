@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 
 import click
 
@@ -117,12 +118,21 @@ def _limits(loop: LoopInfo) -> dict[str, float | None]:
 
 
 async def configure(
-    client: Client, loop_id: str, *, enabled: bool, level: str | None, cadence: str | None, as_json: bool
+    client: Client,
+    loop_id: str,
+    *,
+    enabled: bool,
+    level: str | None,
+    cadence: str | None,
+    allow: Sequence[str] = (),
+    as_json: bool,
 ) -> int:
-    """Turn a loop on or off, and set its level and cadence."""
+    """Turn a loop on or off, and set its level, its cadence and what it may do by itself."""
     result = await client.ask(
         "selfloop/loop/configure",
-        LoopConfigureParams(loop_id=loop_id, enabled=enabled, level=level, cadence=cadence),
+        LoopConfigureParams(
+            loop_id=loop_id, enabled=enabled, level=level, cadence=cadence, allow=list(allow) if allow else None
+        ),
         LoopConfigureResult,
     )
     if as_json:
@@ -152,6 +162,9 @@ async def run(client: Client, window: RunWindow, loop_id: str, *, as_json: bool)
         click.echo(encoder.encode(result))
     else:
         click.echo(showing.visible(result.rendered), nl=False)
+        checker = result.run.checker
+        if checker is not None and checker.text:
+            click.echo(f"verdict: {showing.visible(checker.text)}")
         if result.gate_id is not None:
             click.echo(f"It waits for you: `selfloop gate show {result.gate_id}`.")
     return EXIT_CODES[result.run.outcome.type]

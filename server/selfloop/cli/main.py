@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import selfloop
-from selfloop.cli import loop_commands
+from selfloop.cli import generation_commands, loop_commands
 from selfloop.errors import SelfloopError
 
 if TYPE_CHECKING:
@@ -93,11 +93,12 @@ def chat(folder: Path | None, option: Path, session_id: str | None) -> None:
 
 @main.command()
 @click.option("--keep", is_flag=True, help="Keep the sample folder, to look around in it afterwards.")
-def demo(keep: bool) -> None:
+@click.option("--evolution/--no-evolution", default=True, help="Show an evolution at its end; it takes a minute.")
+def demo(keep: bool, evolution: bool) -> None:
     """See the whole way once, with a built-in model: nothing to set up, nothing of yours is touched."""
     from selfloop.cli.demo import run
 
-    sys.exit(run(keep=keep))
+    sys.exit(run(keep=keep, evolution=evolution))
 
 
 @main.command()
@@ -311,3 +312,4 @@ def rule_remove(rule_id: str, folder: Path, as_json: bool) -> None:
 # Loops
 
 loop_commands.register(main, _serve, folder_option, json_option)
+generation_commands.register(main, _serve, folder_option, json_option)

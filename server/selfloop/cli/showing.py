@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from selfloop.lsp.protocol import Evidence, GateFile, GateHunk, GateReadResult
@@ -143,6 +143,9 @@ def gate_head(gate: GateInfo) -> Text:
     text.append(f"{gate.risk} risk", RISK_STYLES[gate.risk])
     if gate.description:
         text.append("\n" + visible(gate.description))
+    if gate.subject.get("type") == "evolution":
+        text.append(_evolution(gate.subject))
+        return text
     for name, value in gate.subject.items():
         if name not in ("type", "files") and value not in (None, "", []):
             text.append(f"\n  {name}: ", "dim")
@@ -151,6 +154,27 @@ def gate_head(gate: GateInfo) -> Text:
         if option.rule:
             text.append(f"\n  {option.name} would remember: ", "dim")
             text.append(visible(option.rule))
+    return text
+
+
+def _evolution(subject: dict[str, Any]) -> Text:
+    """Return what a new generation would be: what was learned, what proves it, and the change."""
+    from rich.text import Text
+
+    text = Text()
+    for name in ("learned", "verify", "parent", "tree"):
+        text.append(f"\n  {name}: ", "dim")
+        text.append(visible(str(subject.get(name, ""))))
+    for origin in subject.get("origins", ()):
+        text.append("\n  from: ", "dim")
+        text.append(visible(str(origin)))
+    for layer in subject.get("layers", ()):
+        passed = layer["passed"]
+        text.append("\n  ✓ " if passed else "\n  ✗ ", "green" if passed else "red")
+        text.append(visible(f"{layer['name']} {layer['title']}: {layer['reason']}"))
+        text.append(f"  {layer['seconds']:.1f} s", "dim")
+    text.append("\n")
+    text.append(diff(str(subject.get("diff", "")).rstrip("\n").split("\n")))
     return text
 
 

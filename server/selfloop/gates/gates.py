@@ -64,7 +64,7 @@ class Gates:
         self._decisions = Decisions(self._shelf, on_decided, lives)
         self._commands = CommandGates(self._shelf, workspace, rules, on_decided, new_id)
         self.questions = Questions(self._shelf, on_decided)
-        """Those on actions and levels, which loops ask."""
+        """Those on actions, levels and evolutions, which loops ask."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # Looking
@@ -190,7 +190,7 @@ class Gates:
         record = self.get(gate_id)
         if all(option.option_id != option_id for option in record.options):
             raise Unknown("Option", option_id)
-        if record.subject_type in ("action", "level"):
+        if record.subject_type in ("action", "level", "evolution"):
             return Resolution(self.questions.resolve(record, option_id, digest=digest, comment=comment, key=key))
         if record.subject_type != "changes":
             answered = self._commands.resolve(record, option_id, digest=digest, comment=comment, key=key)
@@ -252,7 +252,7 @@ class Gates:
                 proposal.record = evolve(proposal.record, state="cancelled")
                 self._shelf.save(proposal)
                 self._shelf.publish(proposal.record)
-            elif record.subject_type in ("action", "level"):
+            elif record.subject_type in ("action", "level", "evolution"):
                 self.questions.cancel(record.gate_id)
             else:
                 self._commands.cancel(record.gate_id)

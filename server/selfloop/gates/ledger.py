@@ -264,10 +264,10 @@ class Ledger:
         return _read(rows[0]["record"], GateRecord) if rows else None
 
     def unsettled_actions(self) -> list[GateRecord]:
-        """Return the approved actions whose answer was not used up yet, oldest first."""
+        """Return the approved actions and evolutions whose answer was not used up yet, oldest first."""
         rows = self._store.query(
-            "SELECT record FROM gates WHERE subject_type = 'action' AND consumed = 0 AND state = 'resolved' "
-            "AND json_extract(record, '$.resolved_by') = 'approve' ORDER BY created_at, id"
+            "SELECT record FROM gates WHERE subject_type IN ('action', 'evolution') AND consumed = 0 "
+            "AND state = 'resolved' AND json_extract(record, '$.resolved_by') = 'approve' ORDER BY created_at, id"
         )
         return [_read(row["record"], GateRecord) for row in rows]
 

@@ -1,4 +1,4 @@
-"""Gates on what a loop asks for: an action that would be sent, a level that would be raised.
+"""Gates on what a loop asks for: an action that would be sent, a level that would be raised, a new self.
 
 Invariants: an answer is bound to the digest of exactly what was shown, and is given once. What an approval brings about
 is not done here: whoever asked is told before the answer is recorded, and can still refuse it with a sentence, and
@@ -26,7 +26,7 @@ BeforeAnswer = Callable[[GateRecord, str], None]
 class Question:
     """What is asked."""
 
-    subject_type: Literal["action", "level"]
+    subject_type: Literal["action", "level", "evolution"]
     subject: dict[str, Any]
     """As clients see it, without `type`."""
     content: str
@@ -44,7 +44,7 @@ class Question:
 
 
 class Questions:
-    """The gates of one shelf on actions and levels."""
+    """The gates of one shelf on actions, levels and evolutions."""
 
     def __init__(self, shelf: Shelf, on_decided: Callable[[Decision], None]) -> None:
         self._shelf, self._on_decided = shelf, on_decided
@@ -107,11 +107,11 @@ class Questions:
             self._shelf.publish(record)
 
     def unsettled(self) -> Sequence[GateRecord]:
-        """Return the actions that were approved and are not known to be carried out, oldest first."""
+        """Return the actions and evolutions that were approved and are not known to be carried out, oldest first."""
         return self._shelf.ledger.unsettled_actions()
 
     def settle(self, gate_id: str) -> None:
-        """Note that an approved action was carried out, or given up."""
+        """Note that what was approved was carried out, or given up."""
         with self._shelf.store.transaction(durable=True) as connection:
             self._shelf.ledger.consume(gate_id, connection)
 

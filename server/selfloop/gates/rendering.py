@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from attrs import frozen
 
@@ -36,15 +37,33 @@ def render(record: GateRecord, reviews: Sequence[FileReview], evidence: Sequence
     ]
     if record.state == "open":
         lines.append(f"# Decide by the code actions on a hunk, or by: selfloop gate approve {record.gate_id}")
-    if preview := record.subject.get("preview"):
+    if preview := _preview(record.subject):
         # Set in, so that no line of it can pass for the head of a hunk.
-        lines += ["", *(f"  {visible(line)}".rstrip() for line in str(preview).split("\n"))]
+        lines += ["", *(f"  {visible(line)}".rstrip() for line in preview.split("\n"))]
     for item in evidence:
         code = "killed" if item.exit_code is None else f"exit code {item.exit_code}"
         lines.append(f"# ran: {visible(item.command)} ({code})".replace("\n", " "))
     for one in reviews:
         lines += ["", *_file(one)]
     return "\n".join(lines) + "\n"
+
+
+def _preview(subject: dict[str, Any]) -> str:
+    """Return exactly what an approval would bring about, where that is no change of the user's files."""
+    if subject.get("type") != "evolution":
+        return str(subject.get("preview") or "")
+    layers = [
+        f"{layer['name']} {layer['title']}: {'passed' if layer['passed'] else 'FAILED'}. {layer['reason']}"
+        for layer in subject.get("layers", ())
+    ]
+    parts = [
+        f"What was learned: {subject.get('learned', '')}",
+        f"What failed before and passes after it: {subject.get('verify', '')}",
+        "\n".join(["Learned from:", *map(str, subject.get("origins", ()))]),
+        "\n".join(["What proves it:", *layers]),
+        f"The change of generation {subject.get('parent', 0)}:\n{subject.get('diff', '')}",
+    ]
+    return "\n\n".join(parts)
 
 
 def hunk_spans(text: str) -> list[DiffSpan]:

@@ -85,7 +85,10 @@ def checker_brief(facts: Facts, changes: Sequence[FileChange]) -> Brief:
     task = spec.checker or "Does the result do what the intent says, and does everything that worked before still work?"
     if spec.origin == "workspace":
         task = fence.data(task, source=f"the repository's loop {spec.name}")
-    checks = "Evidence is a test, lint or build command of this project that really looked at something."
+    checks = (
+        "Evidence is a test, lint or build command of this project that really looked at something, by its usual "
+        "runner (`pytest`, `npm test`, `ruff check` …): a script of its own counts only where the loop's file names it."
+    )
     if spec.checks:
         rows = "\n".join(f"- {name}: `{command}`" for name, command in spec.checks)
         checks = f"Only these checks are evidence, each by exactly its command:\n{rows}"

@@ -28,7 +28,7 @@ from selfloop.agent.tools.subagents import Agents
 from selfloop.agent.tools.tool import Tool, Workbench
 from selfloop.agent.tools.toolbox import Toolbox
 from selfloop.agent.tools.upkeep import UPKEEP_TOOLS
-from selfloop.agent.tools.verdicts import CHECKER_TOOLS
+from selfloop.agent.tools.verdicts import CHECKER_TOOLS, REFLECTION_TOOLS
 from selfloop.agent.turn import Turn
 from selfloop.agent.unanswered import answer_interrupted, answer_rest
 from selfloop.errors import BudgetExceeded
@@ -43,12 +43,14 @@ from selfloop.updates import MessageUpdate, Plan, StopReason
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from selfloop.config import Settings
     from selfloop.sandbox.isolation import Isolation
+    from selfloop.sandbox.paths import Door
     from selfloop.sandbox.worktree import Worktree
 
-Role = Literal["maker", "checker"]
+Role = Literal["maker", "checker", "reflector"]
 
-ALL_TOOLS = (*CHAT_TOOLS, *FORGE_TOOLS, *UPKEEP_TOOLS, *CHECKER_TOOLS)
+ALL_TOOLS = (*CHAT_TOOLS, *FORGE_TOOLS, *UPKEEP_TOOLS, *CHECKER_TOOLS, *REFLECTION_TOOLS)
 """In the order in which every agent of a loop is shown those that it holds."""
 _CHARS = (2_000, 12_000)
 _STATUS = re.compile(
@@ -94,6 +96,19 @@ class Brief:
     task: str
 
 
+@frozen
+class Site:
+    """Where an agent works that does not work on the workspace's own files."""
+
+    folder: Path
+    """What its worktree is a copy of; the jail shows the worktree in its place."""
+    project: str
+    """What the agent is shown of it, instead of the workspace's rules and map."""
+    settings: Settings
+    door: Callable[[Worktree, Path], Door]
+    """The way of its tools to the files, and to the task's folder."""
+
+
 @define
 class Member:
     """One agent of a round."""
@@ -110,6 +125,8 @@ class Member:
     checks: Mapping[str, str] = field(factory=dict)
     finished: Callable[[Workbench], bool] = lambda bench: False
     """Tells after each reply's calls whether the agent has delivered."""
+    site: Site | None = None
+    """None: the workspace."""
     bench: Workbench | None = field(default=None, init=False)
     _counted: Usage = field(factory=Usage, init=False)
 
@@ -119,7 +136,9 @@ class Member:
         return tuple(tool for tool in ALL_TOOLS if tool.name in self.held)
 
     async def run(self, worktree: Worktree, isolation: Isolation, brief: Callable[[], Brief]) -> StopReason:
-        """Begin the turn, or take up the one that a kill has cut off, and carry it to its end.
+        """Begin a turn, or take up the one that a kill has cut off, and carry it to its end.
+
+        A session may have several turns, one after another; the first shows the project.
 
         Raises:
             BudgetExceeded, ProviderError: as in `Turn.run`.
@@ -210,22 +229,27 @@ class Member:
 
     async def _show_project(self, worktree: Worktree, isolation: Isolation, brief: Brief) -> None:
         desk, parts, fence = self.desk, self.desk.parts, self.desk.fence()
+        project = await self._project(worktree) if self.site is None else self.site.project
+        commands = parts.prompts.render(f"shell_{isolation.level}") if "shell" in self.held else _NO_SHELL
+        system = parts.prompts.render(
+            brief.frame, marker=fence.marker, platform=platform.system(), commands=commands, **brief.values
+        )
+        desk.record("context", {"system": system, "project": parts.redact(project), "rules": ""})
+
+    async def _project(self, worktree: Worktree) -> str:
+        """Return the workspace's rules and map, as an agent is shown them."""
+        desk, parts, fence = self.desk, self.desk.parts, self.desk.fence()
         rules = await asyncio.to_thread(desk.place.rules, None)
         limit = parts.model.context_limit()
         chart = await asyncio.to_thread(parts.repository_map.render, worktree.path, max(1_000, min(9_000, limit // 6)))
         nested = await asyncio.to_thread(parts.repository_map.named, worktree.path, "AGENTS.md")
         clean = parts.redact
-        commands = parts.prompts.render(f"shell_{isolation.level}") if "shell" in self.held else _NO_SHELL
-        system = parts.prompts.render(
-            brief.frame, marker=fence.marker, platform=platform.system(), commands=commands, **brief.values
-        )
-        project = parts.prompts.render(
+        return parts.prompts.render(
             "project",
             folder=printable(parts.workspace.name),
             rules=clean(project_rules(rules, nested, fence)),
             map=clean(fence.data(chart, source="map of the repository")) if chart else "The folder is empty.",
         )
-        desk.record("context", {"system": system, "project": project, "rules": ""})
 
     def _take_up(self, task: str) -> None:
         """Put the task into the history; it is pinned, so that compaction keeps it word for word."""
@@ -241,18 +265,21 @@ class Member:
     # While it runs
 
     def _bench(self, worktree: Worktree, isolation: Isolation) -> Workbench:
-        desk, parts = self.desk, self.desk.parts
+        desk, parts, site = self.desk, self.desk.parts, self.site
+        door = (
+            worktree.door.with_roots({"outputs": self.outputs}) if site is None else site.door(worktree, self.outputs)
+        )
         bench = Workbench(
             session_id=parts.session.id,
-            workspace=parts.workspace,
+            workspace=parts.workspace if site is None else site.folder,
             worktree=worktree,
-            door=worktree.door.with_roots({"outputs": self.outputs}),
+            door=door,
             outputs=self.outputs,
             isolation=isolation,
             gates=self.unattended,
             memory=parts.memory,
             fence=desk.fence(),
-            settings=parts.settings,
+            settings=parts.settings if site is None else site.settings,
             window_chars=max(_CHARS[0], min(_CHARS[1], parts.model.context_limit() // 3)),
             redact=parts.redact,
             known_secrets=parts.secrets,
@@ -313,7 +340,7 @@ class Member:
 
     def _spent(self, usage: Usage) -> None:
         self._counted += usage
-        self.charge(f"{self.desk.parts.session.id}:{self.desk.state.turn_calls}", usage)
+        self.charge(f"{self.desk.parts.session.id}:{self.desk.state.calls}", usage)
 
     def _require_tokens(self, tokens: int) -> None:
         """Tell an answer that the model's own limit has cut short from one that what is left of the budget has.

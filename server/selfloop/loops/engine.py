@@ -24,6 +24,7 @@ from selfloop.loops.acting import Acting
 from selfloop.loops.budgets import RoundBudgets
 from selfloop.loops.crew import charged
 from selfloop.loops.deciding import decide_round
+from selfloop.loops.flows import Flow, Stage
 from selfloop.loops.means import Means
 from selfloop.loops.report import (
     ActionReport,
@@ -37,7 +38,7 @@ from selfloop.loops.report import (
     reported,
     to_json,
 )
-from selfloop.loops.spec import LoopSpec
+from selfloop.loops.spec import ActionKind, LoopSpec
 from selfloop.loops.steps import LABELS, Result, Round
 from selfloop.sandbox.worktree import Worktree
 from selfloop.storage.disk import now
@@ -58,6 +59,7 @@ _PHASES: dict[str, Phase] = {
     "act": "act",
     "record": "record",
 }
+"""Of the engine's own steps, and of its record."""
 _FAREWELL_SECONDS = 1.0
 _NOT_CANCELLED = ("act", "record")
 """Steps that come to their end once they have begun: half an action is worse than a whole one."""
@@ -75,6 +77,8 @@ class Engine:
     """The loop as the user's settings have it by now; where it is no more, as it was."""
     ended: Callable[[RoundReport], None] = lambda report: None
     """Is told of each report, once it is stored."""
+    flows: Mapping[ActionKind, Flow] = field(factory=dict)
+    """Steps of their own, of the rounds of some actions."""
     _under_way: dict[str, Round] = field(factory=dict, init=False)
     _tasks: dict[str, asyncio.Task[Result]] = field(factory=dict, init=False)
     """The step that runs, of each round that can be cancelled."""
@@ -126,6 +130,8 @@ class Engine:
             try:
                 return await self._carry(one)
             finally:
+                if (flow := self.flows.get(spec.action)) is not None:
+                    await flow.close(one)
                 self._under_way.pop(run_id, None)
                 for chore in one.chores if one.suspending else ():
                     chore.cancel()
@@ -145,6 +151,12 @@ class Engine:
     def running(self) -> list[str]:
         """Return the ids of the rounds that are under way."""
         return list(self._under_way)
+
+    def tools_running(self) -> bool:
+        """Tell whether a round carries something out, or an agent of one a call that waits for nobody."""
+        states = [desk.state for one in self._under_way.values() for desk in one.desks.values()]
+        acting = any(run_id not in self._tasks for run_id in self._under_way)
+        return acting or any(state.begun - state.asked for state in states)
 
     def cancel(self, run_id: str) -> bool:
         """End a round for the user, and tell whether there was one; its report says so, and it is not taken up again.
@@ -192,6 +204,20 @@ class Engine:
         return one
 
     async def _carry(self, one: Round) -> RoundReport:
+        for stage in self._stages(one):
+            if any("ended" in result for result in one.results.values()):
+                break
+            if stage.name not in one.results:
+                one.results[stage.name] = await self._step(one, stage)
+        if (flow := self.flows.get(one.spec.action)) is not None:
+            # Before its report is told: whoever hears of it may begin the next round at once.
+            await flow.close(one)
+        return await self._record(one)
+
+    def _stages(self, one: Round) -> Sequence[Stage]:
+        """Return the steps of a round but for its record, which no round can do without."""
+        if (flow := self.flows.get(one.spec.action)) is not None:
+            return flow.stages(one, self.spec_now(one.spec))
         works: dict[str, Callable[[], Awaitable[Result]]] = {
             "recall": lambda: steps.recall(one),
             "sandbox": lambda: steps.sandbox(one),
@@ -200,32 +226,30 @@ class Engine:
             "decide": lambda: decide_round(one, now=self.spec_now(one.spec), prepare=self.acting.prepare),
             "act": lambda: self.acting.act(one),
         }
-        for name, work in works.items():
-            if any("ended" in result for result in one.results.values()):
-                break
-            if name not in one.results:
-                one.results[name] = await self._step(one, name, work)
-        return await self._record(one)
+        return [
+            Stage(name, _PHASES[name], LABELS[name], work, whole=name in _NOT_CANCELLED) for name, work in works.items()
+        ]
 
-    async def _step(self, one: Round, name: str, work: Callable[[], Awaitable[Result]]) -> Result:
+    async def _step(self, one: Round, stage: Stage) -> Result:
         """Carry out a step, store its result and return it; what goes wrong is a result too."""
-        self._show(one, _PHASES[name])
+        name = stage.name
+        self._show(one, stage.phase)
         self.rounds.begin_step(one.run_id, name)
-        if one.cancelled and name not in _NOT_CANCELLED:
-            return self._finished(one, name, _ended(name, "the user cancelled the round."))
+        if one.cancelled and not stage.whole:
+            return self._finished(one, name, _ended(stage.label, "the user cancelled the round."))
 
         async def carried() -> Result:
-            return await work()
+            return await stage.work()
 
         task = asyncio.ensure_future(carried())
-        if name not in _NOT_CANCELLED:
+        if not stage.whole:
             self._tasks[one.run_id] = task
         try:
             # Shielded, so that whoever is cut off is known to be before the step unwinds.
             result = await asyncio.shield(task)
         except asyncio.CancelledError:
             if one.cancelled and task.cancelled() and not _is_cancelled():
-                return self._finished(one, name, _ended(name, "the user cancelled the round."))
+                return self._finished(one, name, _ended(stage.label, "the user cancelled the round."))
             # The worker ends: the next one takes the step up.
             one.suspending = True
             for desk in one.desks.values():
@@ -234,10 +258,10 @@ class Engine:
             await asyncio.wait([task])
             raise
         except SelfloopError as error:
-            result = _ended(name, self.means.redact(error.message))
+            result = _ended(stage.label, self.means.redact(error.message))
         except Exception as error:
             logger.exception("The step %s of %s failed.", name, one.run_id)
-            result = _ended(name, f"a fault in Selfloop ({type(error).__name__}), which is logged.")
+            result = _ended(stage.label, f"a fault in Selfloop ({type(error).__name__}), which is logged.")
         finally:
             self._tasks.pop(one.run_id, None)
         return self._finished(one, name, result)
@@ -289,8 +313,9 @@ class Engine:
 
     def _report(self, one: Round) -> RoundReport:
         used = self.spend.used_by(one.run_id).usage
-        made, checked, decided = (one.results.get(name, {}) for name in ("make", "check", "decide"))
-        acted = one.results.get("act", {})
+        flow = self.flows.get(one.spec.action)
+        results = one.results if flow is None else flow.as_round(one.results)
+        made, checked, decided, acted = (results.get(name, {}) for name in ("make", "check", "decide", "act"))
         action = decided.get("action")
         gates = acted.get("gates", [])
         return RoundReport(
@@ -298,7 +323,7 @@ class Engine:
             loop_id=one.spec.name,
             intent=one.spec.intent,
             level=one.spec.level.value,
-            outcome=_outcome(one.results),
+            outcome=_outcome(results),
             verified=bool(checked.get("verified")),
             input_tokens=used.input_tokens,
             output_tokens=used.output_tokens,
@@ -325,8 +350,8 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _ended(name: str, why: str) -> Result:
-    return {"ended": msgspec.to_builtins(failed(f"{LABELS[name]}: {why}"))}
+def _ended(label: str, why: str) -> Result:
+    return {"ended": msgspec.to_builtins(failed(f"{label}: {why}"))}
 
 
 def _outcome(results: Mapping[str, Result]) -> Outcome:

@@ -27,11 +27,12 @@ from selfloop.loops.acting import Acting
 from selfloop.loops.catalogue import Catalogue, Loop, Wanted
 from selfloop.loops.changes import ChangeWatch
 from selfloop.loops.engine import Engine, with_budget
+from selfloop.loops.flows import Flow
 from selfloop.loops.means import Means
 from selfloop.loops.report import RoundReport, from_json
 from selfloop.loops.scheduler import Cause, Scheduler
 from selfloop.loops.sinks import StreamSink, deliver, read_routes
-from selfloop.loops.spec import LoopBudget, LoopSpec
+from selfloop.loops.spec import ActionKind, LoopBudget, LoopSpec
 from selfloop.loops.wire import loop_info
 from selfloop.model.budget import Limits
 from selfloop.reports import LoopInfo
@@ -59,21 +60,25 @@ class Configured:
 class LoopService:
     """See the module."""
 
-    def __init__(self, means: Means, *, builtin: Path, folders: Folders) -> None:
+    def __init__(
+        self, means: Means, *, builtin: Path, folders: Folders, flows: Mapping[ActionKind, Flow] | None = None
+    ) -> None:
         """Read the loops; nothing runs before `serve`.
 
         Args:
             means: the parts of the workspace.
             builtin: the folder of our own loops.
             folders: the user's.
+            flows: the steps of rounds that are no maker and checker.
         """
         self.means = means
+        self._flows = dict(flows or {})
         self._folders = folders
         self.rounds = Rounds(means.store)
         self.spend = LoopSpend(self.rounds)
         self.catalogue = Catalogue(builtin, means.workspace, folders, notice=self._notice)
         self.acting = Acting(means, self.rounds, Receipts(means.store), self._reported)
-        self.engine = Engine(means, self.rounds, self.spend, self.acting, self._spec_now, self._ended)
+        self.engine = Engine(means, self.rounds, self.spend, self.acting, self._spec_now, self._ended, self._flows)
         self.scheduler = Scheduler(self._run, Schedule(means.store), notice=self._notice)
         self._watch = ChangeWatch(means.workspace, self.scheduler.changed, ignored=self._ignored, notice=self._notice)
         self._told: dict[str, LoopInfo] = {}
@@ -108,7 +113,9 @@ class LoopService:
                 await asyncio.sleep(0)  # The schedule runs now: what it takes up by itself has begun.
                 self._take_up()
                 for record in self.means.gates.questions.unsettled():
-                    self._spawn(self.acting.approved(record), f"action of {record.gate_id}")
+                    self._carry_out(record)
+                for kind, flow in self._flows.items():
+                    self._spawn(flow.take_up(), f"taking up of {kind}")
                 self._spawn(self._prune(), "retention of rounds")
                 self.serving.set()
                 await asyncio.Event().wait()
@@ -337,6 +344,8 @@ class LoopService:
 
     def _before_answer(self, record: GateRecord, option_id: str) -> None:
         """Carry out the approval of a level before it is recorded, so that what cannot be done is not approved."""
+        if record.subject_type == "evolution":
+            self._flows["promote-generation"].check_answer(record, option_id)
         if record.subject_type != "level":
             return
         subject = record.subject
@@ -351,12 +360,26 @@ class LoopService:
 
     def decided(self, decision: Decision, record: GateRecord) -> None:
         """Take notice of a decision on a gate of a round: what was approved is carried out, or noted in its report."""
-        if record.subject_type == "action" and decision.option_id == "approve":
-            self._spawn(self.acting.approved(record), f"action of {record.gate_id}")
+        if record.subject_type in ("action", "evolution") and decision.option_id == "approve":
+            self._carry_out(record)
+        elif record.subject_type == "evolution":
+            self._spawn(self._flows["promote-generation"].rejected(record), f"rejection of {record.gate_id}")
         elif record.subject_type == "changes" and record.run_id is not None:
             self.acting.changes_approved(decision, record.run_id)
 
+    def swapped(self, number: int, state: str, reason: str | None = None) -> None:
+        """Take notice of what the supervisor says of a generation: `control/swapState`."""
+        for kind, flow in self._flows.items():
+            self._spawn(flow.swapped(number, state, reason), f"news of {kind} {number}")
+
     # Inside
+
+    def _carry_out(self, record: GateRecord) -> None:
+        """Carry out what a person has approved."""
+        if record.subject_type == "evolution":
+            self._spawn(self._flows["promote-generation"].approved(record), f"promotion of {record.gate_id}")
+        else:
+            self._spawn(self.acting.approved(record), f"action of {record.gate_id}")
 
     def _plan(self) -> None:
         self.scheduler.set_loops(self.catalogue.on())

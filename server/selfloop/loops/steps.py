@@ -95,7 +95,7 @@ class Round:
             with means.store.transaction():
                 session_id = self.state(name)
                 if session_id is None:
-                    title = f"loop {self.spec.name}" + (" (checker)" if role == "checker" else "")
+                    title = f"loop {self.spec.name}" + ("" if role == "maker" else f" ({role})")
                     session_id = means.sessions.create(title=title).id
                     means.sessions.set_state(session_id, run=self.run_id, role=role)
                     sessions = [*(self.state("sessions") or ()), session_id]
@@ -162,8 +162,11 @@ async def make(one: Round) -> Result:
         return {"ended": _plain(failed(f"{LABELS['make']}: its copy of the files is gone; run the loop again."))}
     member = one.member("maker")
     isolation = await one.means.isolation()
-    stop, ended = await _carried(
-        one, member, lambda: member.run(worktree, isolation, lambda: maker_brief(facts(one, "maker")))
+    stop, ended = await carried(
+        one,
+        member,
+        LABELS["make"],
+        lambda: member.run(worktree, isolation, lambda: maker_brief(facts(one, "maker"))),
     )
     changes = await worktree.changes()
     status, text = read_status(member.last_words(), stop)
@@ -196,8 +199,11 @@ async def check(one: Round) -> Result:
         member = one.member("checker")
         isolation = await means.isolation()
         changes = await asyncio.to_thread(one.changes)
-        stop, ended = await _carried(
-            one, member, lambda: member.run(worktree, isolation, lambda: checker_brief(facts(one, "checker"), changes))
+        stop, ended = await carried(
+            one,
+            member,
+            LABELS["check"],
+            lambda: member.run(worktree, isolation, lambda: checker_brief(facts(one, "checker"), changes)),
         )
         judgement = judge(
             _verdict(member),
@@ -226,11 +232,17 @@ async def _give_back(one: Round, worktree: Worktree) -> None:
     one.rounds.set_state(one.run_id, checker_worktree=None)
 
 
-async def _carried(one: Round, member: Member, work: Callable[[], Any]) -> tuple[StopReason, Result | None]:
-    """Carry an agent's turn to its end, whatever that is; return how it stopped, and how the round ends with it."""
+async def carried(one: Round, member: Member, label: str, work: Callable[[], Any]) -> tuple[StopReason, Result | None]:
+    """Carry an agent's turn to its end, whatever that is; return how it stopped, and how the round ends with it.
+
+    Args:
+        one: the round.
+        member: the agent.
+        label: how an error begins.
+        work: runs its turn.
+    """
     stop: StopReason = "error"
     outcome = None
-    label = LABELS["make" if member.role == "maker" else "check"]
     try:
         stop = await work()
     except BudgetExceeded as error:

@@ -8,13 +8,13 @@ import msgspec
 from lsprotocol import types
 
 from selfloop.errors import InvalidInput, SelfloopError
-from selfloop.lsp import asking, chat, chat_files, code_actions, gates, inbox, loops, system
+from selfloop.lsp import asking, chat, chat_files, code_actions, evolution, gates, inbox, loops, system
 from selfloop.lsp.convert import uri_of_path
 from selfloop.lsp.hub import Hub
 from selfloop.lsp.protocol import COMMANDS, Wire, decode
 from selfloop.lsp.server import RpcError, SelfloopServer, describe
 
-HANDLERS = {**chat.HANDLERS, **gates.HANDLERS, **loops.HANDLERS, **system.HANDLERS}
+HANDLERS = {**chat.HANDLERS, **gates.HANDLERS, **loops.HANDLERS, **evolution.HANDLERS, **system.HANDLERS}
 
 GATE_SHOW = "selfloop.gate.show"
 ASK = "selfloop.ask"
@@ -125,6 +125,19 @@ def _initialize(ls: SelfloopServer, params: types.InitializeParams) -> None:
 
 def _initialized(ls: SelfloopServer, params: types.InitializedParams) -> None:
     ls.ready = True
+    if ls.hub.at_work:
+        _open_all(ls)
+
+
+def take_over(ls: SelfloopServer) -> None:
+    """Open what a window has open, now that this worker serves: it knew the window before."""
+    if ls.ready:
+        _open_all(ls)
+    for document in ls.documents.all():
+        ls.document_changed(document.uri)
+
+
+def _open_all(ls: SelfloopServer) -> None:
     for uri in ls.folder_uris():
         _open(ls, uri)
 
@@ -138,11 +151,13 @@ def _open(ls: SelfloopServer, uri: str) -> None:
         return
     if ls.trusted:
         workspace.activate()
+        if (found := ls.hub.takeover.isolation) is not None:
+            workspace.workshop.know_isolation(found)
     ls.hub.on_faces_changed(workspace.path)
 
 
 def _folders_changed(ls: SelfloopServer, params: types.DidChangeWorkspaceFoldersParams) -> None:
-    for folder in params.event.added:
+    for folder in params.event.added if ls.hub.at_work else ():
         _open(ls, folder.uri)
 
 
@@ -151,10 +166,11 @@ def _configuration_changed(ls: SelfloopServer, params: types.DidChangeConfigurat
     own = settings.get("selfloop") if isinstance(settings, dict) else None
     if isinstance(own, dict) and isinstance(own.get("trusted"), bool):
         ls.stated_trust = own["trusted"]
-        if ls.trusted:
+        if ls.trusted and ls.hub.at_work:
             for uri in ls.folder_uris():
                 ls.hub.open_workspace(uri, ls.settings).activate()
 
 
 def _saved(ls: SelfloopServer, params: types.DidSaveTextDocumentParams) -> None:
-    ls.hub.on_typed(params.text_document.uri, True)
+    if ls.hub.at_work:
+        ls.hub.on_typed(params.text_document.uri, True)

@@ -3,8 +3,7 @@
     supervisor ══ pipe ══ Hub ─┬─ SelfloopServer (window 1, 2, …)      one for each client
                                └─ Workspace (folder)                    one for each folder, built by `session.py`
 
-The control channel (window 0) starts and stops the worker. A worker that is being primed is passive: workspaces are
-opened only after `control/start`.
+The control channel (window 0) starts and stops the worker, and has it take over from another (`takeover.py`).
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from selfloop.lsp.convert import path_of_uri
 from selfloop.lsp.documents import Documents
 from selfloop.lsp.pipe import Frame, Pipe
 from selfloop.lsp.protocol import UPDATE
+from selfloop.lsp.takeover import Takeover
 from selfloop.session import Workspace
 from selfloop.storage.rules import Rules
 from selfloop.storage.trust import TrustList
@@ -56,6 +56,11 @@ class Window(Protocol):
     """What the hub needs of the server of a window."""
 
     documents: Documents
+    settings: dict[str, Any]
+
+    @property
+    def trusted(self) -> bool:
+        """Whether commands, git and models may run in its workspace."""
 
     def receive(self, frame: Frame) -> None:
         """Take one message of the client."""
@@ -89,6 +94,9 @@ class Hub(Generic[W]):
         self.rules = Rules(self.folders.data)
         self.restarting: str | None = None
         """The id of the restart that is under way."""
+        self.generation = 0
+        """The generation that this worker is; 0 is the installed package."""
+        self.takeover = Takeover(self)
         self.on_faces_changed: Callable[[Path | None], None] = lambda folder: None
         """Given by the inbox: gates (of a workspace) or documents (None) have changed, so its faces may have."""
         self.on_typed: Callable[[str, bool], None] = lambda uri, saved: None
@@ -163,8 +171,18 @@ class Hub(Generic[W]):
         match message.method:
             case "control/start":
                 self._know_folders(params)
+                self.generation = int(params.get("generation", 0))
                 self._restarted = params.get("restartId")
+                self.takeover.start()
                 self.tell_supervisor("control/ready", {})
+            case "control/prime":
+                self._reply(message, self.takeover.prime(model=bool(params.get("model"))))
+            case "control/quiet":
+                self._reply(message, self.takeover.quiet(float(params["patienceSeconds"])))
+            case "control/yield":
+                self._reply(message, self.takeover.let_go(force=bool(params.get("force"))))
+            case "control/swapState":
+                self.takeover.told(params)
             case "control/folders":
                 self._know_folders(params)
             case "control/windowOpened":
@@ -199,6 +217,19 @@ class Hub(Generic[W]):
         done = {key for workspace in self.workspaces.values() for key in workspace.store.outcomes(keys)}
         self._answer(request, {"done": sorted(done)})
 
+    def _reply(self, request: _Control, work: Coroutine[Any, Any, dict[str, Any]]) -> None:
+        """Answer a request of the supervisor's with what comes of some work, whatever that is."""
+
+        async def reply() -> None:
+            try:
+                self._answer(request, await work)
+            except Exception as error:
+                logger.exception("%s failed", request.method)
+                detail = {"code": RequestFailed.code, "message": f"{type(error).__name__}: {error}"}
+                self.pipe.send(0, encoder.encode({"jsonrpc": "2.0", "id": request.id, "error": detail}))
+
+        self.spawn(reply(), request.method)
+
     def _answer(self, request: _Control, result: dict[str, Any]) -> None:
         self.pipe.send(0, encoder.encode({"jsonrpc": "2.0", "id": request.id, "result": result}))
 
@@ -220,11 +251,11 @@ class Hub(Generic[W]):
                     f"{path} is already served by another window's server, so it was not opened here; "
                     "use that window, or close it first."
                 )
-            if self._settings is None:
-                self._settings = load_settings(self.folders, settings)
-            self.workspaces[real] = Workspace(path, uri=uri, host=self, settings=self._settings)
+            self.workspaces[real] = Workspace(path, uri=uri, host=self, settings=self.settings(settings))
             if self._restarted is not None:
-                self.workspaces[real].emit(Generation(number=0, state="active", restart_id=self._restarted))
+                self.workspaces[real].emit(
+                    Generation(number=self.generation, state="active", restart_id=self._restarted)
+                )
                 self._restarted = None
             self.on_opened(self.workspaces[real])
         return self.workspaces[real]
@@ -311,7 +342,7 @@ class Hub(Generic[W]):
         """Use a model in every folder from the next call on, and remember it for the user."""
         if base_url and origin_of(base_url) is None:
             raise InvalidInput("The base URL must look like https://host/v1, so the model was not changed; mend it.")
-        settings = self._settings or load_settings(self.folders)
+        settings = self.settings()
         # Absent: at the same endpoint; empty: at none, so that litellm finds the model's own provider.
         place = settings.base_url if base_url is None else base_url or None
         chosen = evolve(settings, model=model, base_url=place)
@@ -341,13 +372,44 @@ class Hub(Generic[W]):
         # Turns end in many ways; a look now and then sees them all.
         while when_idle and any(workspace.any_running() for workspace in self.workspaces.values()):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-        self.tell_supervisor("control/restart", {"restartId": restart_id})
+        patience = {} if when_idle else {"patienceSeconds": 0}
+        self.tell_supervisor("control/restart", {"restartId": restart_id, **patience})
+
+    def swap(self, restart_id: str, *, number: int, tree: str, by: str) -> None:
+        """Ask the supervisor to have another generation serve; `control/swapState` tells what becomes of it.
+
+        Number 0 is the installed package, whose tree is empty; `by` is `approval` or `user`.
+        """
+        self.tell_supervisor("control/swap", {"restartId": restart_id, "number": number, "tree": tree, "by": by})
+
+    @property
+    def at_work(self) -> bool:
+        """Whether this worker serves: it is not merely primed, and has not let go."""
+        return self.takeover.at_work
+
+    def settings(self, of_window: dict[str, Any] | None = None) -> Settings:
+        """Return the user's settings, read when they are first needed.
+
+        Args:
+            of_window: what a window's `initializationOptions` say, which counts where nothing was read yet.
+        """
+        if self._settings is None:
+            self._settings = load_settings(self.folders, of_window or {})
+        return self._settings
+
+    async def quiesce(self) -> None:
+        """End what runs in the background, but for whoever asks and the canary that reads wait for."""
+        own = asyncio.current_task()
+        tasks = [task for task in self._tasks if task is not own and task.get_name() != "isolation"]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self) -> None:
         """End what runs, then write out what was sent."""
-        for task in list(self._tasks):
+        await self.quiesce()
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         for workspace in self.workspaces.values():
             try:
                 await workspace.close()

@@ -54,6 +54,8 @@ class RunListParams(Wire):
     loop_id: str | None = None
     limit: int | None = None
     """Absent: 50."""
+    workspace_folder: str | None = None
+    """Absent: the rounds of every folder."""
 
 
 class RunningInfo(Wire):
@@ -63,6 +65,7 @@ class RunningInfo(Wire):
     loop_id: str
     phase: Phase
     started_at: str
+    workspace_folder: str
 
 
 class RunListResult(Wire):
@@ -99,6 +102,7 @@ class SpendRow(Wire):
     input_tokens: int
     cached_tokens: int
     output_tokens: int
+    workspace_folder: str
     loop_id: str | None = None
     session_id: str | None = None
     cost_usd: float | None = None

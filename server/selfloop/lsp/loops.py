@@ -6,6 +6,8 @@ import secrets
 from datetime import timedelta
 from typing import TYPE_CHECKING, get_args
 
+from msgspec.structs import replace
+
 from selfloop.errors import InvalidInput, Unknown
 from selfloop.lsp.loop_messages import (
     LoopConfigureParams,
@@ -96,18 +98,27 @@ def list_runs(ls: SelfloopServer, params: RunListParams) -> RunListResult:
     limit = 50 if params.limit is None else params.limit
     if limit < 1:
         raise InvalidInput(f"The limit must be at least 1, not {limit}; nothing was read.")
-    ended: list[RoundRecord] = []
-    under_way: list[RoundRecord] = []
-    for workspace in ls.hub.workspaces.values():
-        rounds = workspace.loops.rounds
-        ended += [one for one in rounds.recent(params.loop_id, min(limit, MOST_RUNS)) if one.report is not None]
-        under_way += [one for one in rounds.unfinished() if params.loop_id in (None, one.loop_id)]
-    ended.sort(key=lambda one: one.started_at, reverse=True)
+    chosen = params.workspace_folder
+    workspaces = ls.hub.workspaces.values() if chosen is None else [ls.hub.workspace_of(ls, chosen)]
+    ended: list[tuple[str, RoundRecord]] = []
+    under_way: list[tuple[str, RoundRecord]] = []
+    for workspace in workspaces:
+        rounds, folder = workspace.loops.rounds, workspace.root_uri
+        recent = rounds.recent(params.loop_id, min(limit, MOST_RUNS))
+        ended += [(folder, one) for one in recent if one.report is not None]
+        under_way += [(folder, one) for one in rounds.unfinished() if params.loop_id in (None, one.loop_id)]
+    ended.sort(key=lambda row: row[1].started_at, reverse=True)
     return RunListResult(
-        runs=[from_json(one.report or "") for one in ended[:limit]],
+        runs=[replace(from_json(one.report or ""), workspace_folder=folder) for folder, one in ended[:limit]],
         running=[
-            RunningInfo(run_id=one.run_id, loop_id=one.loop_id, phase=_phase(one), started_at=one.started_at)
-            for one in under_way
+            RunningInfo(
+                run_id=one.run_id,
+                loop_id=one.loop_id,
+                phase=_phase(one),
+                started_at=one.started_at,
+                workspace_folder=folder,
+            )
+            for folder, one in under_way
         ],
     )
 
@@ -161,8 +172,9 @@ def list_spend(ls: SelfloopServer, params: SpendListParams) -> SpendListResult:
     if params.days is not None and not 0 < params.days <= 36_500:
         raise InvalidInput(f"The number of days must be at least 1, not {params.days}; nothing was read.")
     since = None if params.days is None else today() - timedelta(days=params.days - 1)
-    rows = [row for workspace in ls.hub.workspaces.values() for row in workspace.loops.spend.rows(since)]
-    rows.sort(key=lambda row: row.day, reverse=True)
+    workspaces = ls.hub.workspaces.values()
+    rows = [(one.root_uri, row) for one in workspaces for row in one.loops.spend.rows(since)]
+    rows.sort(key=lambda pair: pair[1].day, reverse=True)
     return SpendListResult(
         rows=[
             SpendRow(
@@ -173,8 +185,9 @@ def list_spend(ls: SelfloopServer, params: SpendListParams) -> SpendListResult:
                 cached_tokens=row.usage.cached_tokens,
                 output_tokens=row.usage.output_tokens,
                 cost_usd=row.usage.cost_usd,
+                workspace_folder=folder,
             )
-            for row in rows
+            for folder, row in rows
         ]
     )
 

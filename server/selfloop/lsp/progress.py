@@ -30,6 +30,13 @@ _SAID: dict[Phase, str] = {
     "act": "carrying it out",
     "record": "writing the report",
     "done": "done",
+    "reflect": "learning from what was done",
+    "evolve": "changing its own source",
+    "refine": "mending what does not pass",
+    "verify": "the judge is at work",
+    "docs": "bringing the docs up to date",
+    "swap": "starting as its new self",
+    "probation": "watching the new self",
 }
 
 

@@ -14,6 +14,12 @@ from typing import Any, Literal
 import msgspec
 from attrs import frozen
 
+from selfloop.lsp.evolution_messages import (
+    GenerationGraphResult,
+    GenerationListResult,
+    GenerationReadResult,
+    GenerationRef,
+)
 from selfloop.lsp.loop_messages import (
     LoopConfigureParams,
     LoopConfigureResult,
@@ -378,6 +384,10 @@ METHODS: dict[str, Method] = {
     "selfloop/run/read": Method(RunRef, RunReadResult, reads=True),
     "selfloop/run/cancel": Method(RunRef, Empty),
     "selfloop/spend/list": Method(SpendListParams, SpendListResult, reads=True),
+    "selfloop/generation/list": Method(Empty, GenerationListResult, reads=True),
+    "selfloop/generation/read": Method(GenerationRef, GenerationReadResult, reads=True),
+    "selfloop/generation/graph": Method(Empty, GenerationGraphResult, reads=True),
+    "selfloop/generation/activate": Method(GenerationRef, RestartResult, needs_trust=True),
     "selfloop/model/list": Method(ModelListParams, ModelListResult, reads=True),
     "selfloop/model/discover": Method(Empty, ModelDiscoverResult, reads=True),
     "selfloop/model/select": Method(ModelSelectParams, Empty),

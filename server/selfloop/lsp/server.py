@@ -287,8 +287,9 @@ class SelfloopServer(LanguageServer):
 
     def document_changed(self, uri: str) -> None:
         """Note that a document was opened, edited or closed."""
-        self.hub.on_typed(uri, False)
-        self.hub.on_document(uri)
+        if self.hub.at_work:
+            self.hub.on_typed(uri, False)
+            self.hub.on_document(uri)
 
 
 class _WindowWriter:

@@ -42,7 +42,7 @@ async def status(ls: SelfloopServer, params: Empty) -> StatusResult:
     spend = sum((workspace.spend() for workspace in workspaces), Usage())
     return StatusResult(
         version=selfloop.__version__,
-        generation=0,
+        generation=ls.hub.generation,
         model=ls.hub.model_name(),
         isolation=isolation.level if isolation else "none",
         isolation_detail=isolation.detail if isolation else _why_not(first is not None),

@@ -10,10 +10,11 @@ import asyncio
 import gc
 import logging
 import sys
+from typing import Any
 
 from selfloop.lsp.chat_writer import ChatWriter
 from selfloop.lsp.editor import WindowEditor
-from selfloop.lsp.features import create_server
+from selfloop.lsp.features import create_server, take_over
 from selfloop.lsp.hub import Hub
 from selfloop.lsp.inbox import Inbox
 from selfloop.lsp.progress import RunProgress
@@ -41,9 +42,18 @@ def _settle() -> None:
     gc.set_threshold(700, 10, 10)
 
 
+def _tell_rounds(hub: Hub[SelfloopServer], state: dict[str, Any]) -> None:
+    """Tell every workspace's loops what became of a swap: the round that it comes from has phases of it."""
+    for workspace in hub.workspaces.values():
+        if workspace.loops_if_read is not None:
+            workspace.loops_if_read.swapped(int(state["number"]), str(state["state"]), state.get("reason"))
+
+
 async def _serve(read_fd: int, write_fd: int) -> None:
     hub: Hub[SelfloopServer] = Hub(read_fd, write_fd, create_server)
     hub.editor_of = lambda folder: WindowEditor(hub, folder)
+    hub.takeover.on_start = take_over
+    hub.takeover.on_state = lambda state: _tell_rounds(hub, state)
     Inbox(hub)
     hub.chat_writer = ChatWriter(hub)
     RunProgress(hub)

@@ -56,7 +56,14 @@ class UpdateJournal:
         """The newest `seq`; 0 while there is none."""
         return self._seqs[-1] if self._seqs else 0
 
-    def append(self, update: Update, *, session_id: str | None = None, run_id: str | None = None) -> UpdateEnvelope:
+    def append(
+        self,
+        update: Update,
+        *,
+        session_id: str | None = None,
+        run_id: str | None = None,
+        workspace_folder: str | None = None,
+    ) -> UpdateEnvelope:
         """Number an update, write it, and return it as it may now be sent.
 
         Raises:
@@ -64,7 +71,14 @@ class UpdateJournal:
         """
         if self._log.end() != self._end:
             self._index()
-        envelope = UpdateEnvelope(seq=self.last_seq + 1, at=now(), update=update, session_id=session_id, run_id=run_id)
+        envelope = UpdateEnvelope(
+            seq=self.last_seq + 1,
+            at=now(),
+            update=update,
+            session_id=session_id,
+            run_id=run_id,
+            workspace_folder=workspace_folder,
+        )
         line = encode_line(envelope, encoder)
         self._offsets.append(self._log.append(line))
         self._seqs.append(envelope.seq)

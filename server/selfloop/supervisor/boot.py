@@ -19,7 +19,10 @@ def main() -> int:
     sys.path.append(os.path.dirname(os.path.dirname(here)))
     from selfloop.supervisor.serve import serve
 
-    return serve([sys.executable, "-I", os.path.join(here, "worker_boot.py")])
+    # `--self FOLDER`: a checkout is generation 0 in the place of the installed package, for those who develop it. The
+    # supervisor itself is always the installed one.
+    own = sys.argv[sys.argv.index("--self") + 1 :][:1] if "--self" in sys.argv else []
+    return serve([sys.executable, "-I", os.path.join(here, "worker_boot.py")], os.path.abspath(own[0]) if own else None)
 
 
 if __name__ == "__main__":

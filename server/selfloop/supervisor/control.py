@@ -49,6 +49,10 @@ class Control:
         self._count += 1
         return f"{self._epoch}-{self._count:x}"
 
+    def made(self, id: Any) -> bool:
+        """Tell whether an id was made here."""
+        return isinstance(id, str) and id.startswith(f"{self._epoch}-")
+
     def tell(self, method: str, params: Any) -> None:
         """Send a notification."""
         upstream = self._upstream.open

@@ -7,15 +7,17 @@ flight is then asked again, or answered with what became of it.
 from __future__ import annotations
 
 import os
+import time
 
 from selfloop.supervisor import jsonrpc
-from selfloop.supervisor.contract import COALESCE_BYTES, OUTCOMES, PING, RESEND
+from selfloop.supervisor.contract import CHATS, COALESCE_BYTES, LIGHT_READS, OUTCOMES, PING, RESEND, SWAP_STATE
 from selfloop.supervisor.control import Control, new_epoch
 from selfloop.supervisor.link import Link
 from selfloop.supervisor.worker import Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from selfloop.supervisor.ledger import Entry
@@ -39,6 +41,12 @@ class Delivery:
         self._loop = loop
         self.restart_id: str | None = None
         """The restart that the next worker comes from."""
+        self.holding = False
+        """Requests wait for the next worker, but for the lightest reads."""
+        self.chats = False
+        """Somebody has used a session."""
+        self._states: list[dict[str, Any]] = []
+        """What became of generations, for the next worker to tell."""
 
     # One message
 
@@ -54,9 +62,11 @@ class Delivery:
     def ask(self, window: Window, entry: Entry) -> None:
         """Pass a request on, if it can be; else it stays in the ledger until somebody serves."""
         upstream = self._open(window)
-        if upstream is None:
+        if upstream is None or (self.holding and entry.method not in LIGHT_READS):
             return
+        self.chats = self.chats or entry.method in CHATS
         entry.asked += 1
+        entry.asked_at = time.monotonic()
         entry.at = upstream
         if window.joined and entry.method == OUTCOMES:
             self._control.ask(OUTCOMES, entry.params, lambda result: self._pass_result(window, entry, result))
@@ -114,16 +124,64 @@ class Delivery:
     def attached(self, upstream: Worker | Link) -> None:
         """Bring a new upstream to where the last one was."""
         upstream.channel.on_drained = self._upstream_drained
+        self.holding = False
         if isinstance(upstream, Worker):
-            start = {"epoch": new_epoch(), "pid": os.getpid(), "folders": self.folders(), "generation": 0}
-            if self.restart_id is not None:
-                start["restartId"] = self.restart_id
-                self.restart_id = None
-            self._control.tell("control/start", start)
+            upstream.send(0, self.start(self._upstream.generation.number, self.restart_id))
+            self.restart_id = None
         for window in self._windows.values():
             self.introduce(window)
+        self.tell_states()
         if isinstance(upstream, Link):
             self.serves()
+
+    def start(self, number: int, restart_id: str | None) -> bytes:
+        """Return what has a worker take over the workspaces.
+
+        Args:
+            number: the generation that it is.
+            restart_id: the restart or swap that it comes from.
+        """
+        start = {"epoch": new_epoch(), "pid": os.getpid(), "folders": self.folders(), "generation": number}
+        if restart_id is not None:
+            start["restartId"] = restart_id
+        return jsonrpc.notification("control/start", start)
+
+    def tell_state(self, restart_id: str | None, number: int, state: str, reason: str | None = None) -> None:
+        """Tell whoever serves, now or next, what became of a generation."""
+        told = {"restartId": restart_id, "number": number, "state": state}
+        self._states.append(told if reason is None else {**told, "reason": reason})
+        self.tell_states()
+
+    def tell_states(self) -> None:
+        """Tell a worker what could not be told before."""
+        if isinstance(self._upstream.open, Worker):
+            states, self._states = self._states, []
+            for state in states:
+                self._control.tell(SWAP_STATE, state)
+
+    def follow(self, upstream: Worker) -> None:
+        """Go on with a worker that has been told everything already and serves from now on."""
+        upstream.channel.on_drained = self._upstream_drained
+        self._control.forget()  # What the last one was asked is asked anew where it still matters.
+        self.release()
+        for window in self._windows.values():
+            self.window_drained(window)
+        self.tell_states()
+        self.serves()
+
+    def release(self) -> None:
+        """Ask what was held back."""
+        self.holding = False
+        for window in self._windows.values():
+            for entry in window.ledger:
+                if entry.asked == 0:
+                    self.ask(window, entry)
+
+    def left(self) -> None:
+        """Note that a worker which was replaced has ended: what it has not answered is settled with the next one."""
+        for window in self._windows.values():
+            left = [entry for entry in window.ledger if entry.asked and entry.at is not self._upstream.current]
+            self._settle_with_next(window, left)
 
     def serves(self) -> None:
         """Note that the upstream is at work: what the last one left in the editor goes, if it is not renewed soon."""
@@ -137,8 +195,12 @@ class Delivery:
         self._control.tell("control/windowOpened", {"window": window.number})
         for body in window.introduction(self._control.new_id):
             upstream.send(window.number, body)
+        self._settle_with_next(window, window.ledger)
+        self.window_drained(window)
+
+    def _settle_with_next(self, window: Window, entries: Iterable[Entry]) -> None:
         unsettled: list[Entry] = []
-        for entry in window.ledger:
+        for entry in entries:
             if entry.askable:
                 self.ask(window, entry)
             elif entry.repeatable:
@@ -150,7 +212,6 @@ class Delivery:
         if unsettled:
             keys = {"keys": [entry.key for entry in unsettled]}
             self._control.ask(OUTCOMES, keys, lambda result: self._settle(window, unsettled, result))
-        self.window_drained(window)
 
     def lost(self, upstream: Worker | Link) -> None:
         """Note that an upstream has ended."""

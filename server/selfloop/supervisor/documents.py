@@ -68,6 +68,10 @@ class Documents:
         for document in self._open.values():
             yield {**document.item, "text": document.text}
 
+    def versions(self) -> dict[str, Any]:
+        """Return the version of every open document, by URI."""
+        return {uri: document.item["version"] for uri, document in self._open.items()}
+
     def whole(self, uri: str) -> dict[str, Any]:
         """Return the params of one `textDocument/didChange` that brings a document to its present text."""
         document = self._open[uri]

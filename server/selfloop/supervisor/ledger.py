@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Entry:
     """One request in flight."""
 
-    __slots__ = ("asked", "at", "body", "id", "key", "method", "params", "repeatable")
+    __slots__ = ("asked", "asked_at", "at", "body", "id", "key", "method", "params", "repeatable")
 
     def __init__(self, id: int | str, method: str, params: Any, body: bytes, key: str) -> None:
         self.id = id
@@ -30,6 +30,8 @@ class Entry:
         """Asking it twice does no harm."""
         self.asked = 0
         """How often it was sent to somebody who may have begun with it."""
+        self.asked_at = 0.0
+        """When that was last, on the monotonic clock."""
         self.at: object = None
         """Whom it was sent to last."""
 

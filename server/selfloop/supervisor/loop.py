@@ -1,6 +1,7 @@
 """The event loop: readiness of descriptors, timers, and writes put off to the end of a round.
 
-One thread, no locks. `poll` and not `epoll`, because an editor may hand over a plain file or `/dev/null` as stdin.
+One thread, but for `aside`, and no locks. `poll` and not `epoll`, because an editor may hand over a plain file or
+`/dev/null` as stdin.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from collections import deque
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
 READABLE = select.POLLIN
 WRITABLE = select.POLLOUT
+LOOK_SECONDS = 0.005
+"""Between two looks at whether a thread is done."""
 
 
 class Timer:
@@ -71,6 +75,30 @@ class Loop:
     def soon(self, call: Callable[[], None]) -> None:
         """Call `call` before the loop waits again."""
         self._soon.append(call)
+
+    def aside(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Do something that waits for the disk in a thread of its own; `then` is called here with its result or error.
+
+        The only other thread there is; it shares nothing with this one.
+        """
+        import threading
+
+        outcome: list[Any] = []
+
+        def run() -> None:
+            try:
+                outcome.append(work())
+            except Exception as error:
+                outcome.append(error)
+
+        def look() -> None:
+            if outcome:
+                then(outcome[0])
+            else:
+                self.later(LOOK_SECONDS, look)
+
+        threading.Thread(target=run, daemon=True).start()
+        look()
 
     def stop(self) -> None:
         """End `run` after this round."""

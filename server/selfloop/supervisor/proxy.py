@@ -6,14 +6,15 @@
 
 Invariants:
 - Every request of a window gets exactly one answer, whatever dies in between (`ledger`, `delivery`).
-- Nothing waits: every descriptor is non-blocking, every buffer has a bound, and there is one thread.
+- Nothing waits: every descriptor is non-blocking, every buffer has a bound, and there is one thread, but for a write to
+  `active.json` while somebody is served.
 - Nothing of a workspace is imported, run or read here.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import time
 
 from selfloop.supervisor import jsonrpc
 from selfloop.supervisor.channel import Channel
@@ -26,16 +27,19 @@ from selfloop.supervisor.contract import (
     UPDATE,
     UPDATE_BYTES,
     WINDOW_BYTES,
+    activated,
     is_restart,
 )
 from selfloop.supervisor.control import Control
 from selfloop.supervisor.delivery import UNKNOWN, Delivery
 from selfloop.supervisor.frames import Fault, frame
+from selfloop.supervisor.generations import OURS, Shelf
 from selfloop.supervisor.ledger import Entry
 from selfloop.supervisor.link import GREETING, Link
 from selfloop.supervisor.log import Log
 from selfloop.supervisor.loop import Loop
 from selfloop.supervisor.shown import CANCEL
+from selfloop.supervisor.succession import Succession
 from selfloop.supervisor.upstream import Upstream
 from selfloop.supervisor.window import Window
 from selfloop.supervisor.worker import Worker
@@ -54,7 +58,16 @@ NOT_SERVING = f"Selfloop's worker ended {DEATHS} times in a row and was not star
 class Supervisor:
     """Serves the editor on a pair of descriptors until it is gone."""
 
-    def __init__(self, command: Sequence[str], *, capabilities: bytes, data: str, stdin: int, stdout: int) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        capabilities: bytes,
+        data: str,
+        stdin: int,
+        stdout: int,
+        package: str = OURS,
+    ) -> None:
         """Prepare; nothing is started before the editor's `initialize`.
 
         Args:
@@ -63,6 +76,7 @@ class Supervisor:
             data: the user's data folder.
             stdin: where the editor is read from. Both descriptors are owned, and made non-blocking.
             stdout: where it is written to.
+            package: the folder of what is generation 0.
         """
         self._capabilities = capabilities
         self._exit_code = 1
@@ -70,13 +84,20 @@ class Supervisor:
         self._windows: dict[int, Window] = {}
         self._log = Log(os.path.join(data, "logs"))
         self._loop = Loop(on_error=self._log.error)
-        self._upstream = Upstream(self._loop, command, data, self._log)
+        shelf = Shelf(data, package)
+        self._upstream = Upstream(self._loop, command, shelf, data, self._log)
         self._control = Control(self._upstream, self._loop, self._log)
         self._delivery = Delivery(self._upstream, self._control, self._windows, self._loop)
+        self._succession = Succession(
+            self._upstream, self._control, self._delivery, self._windows, shelf, capabilities, self._loop, self._log
+        )
+        self._swaps = self._succession.swaps
+        self._swaps.on_message = self._from_upstream
         self._upstream.folders = self._folders
         self._upstream.on_message = self._from_upstream
         self._upstream.on_attached = self._delivery.attached
-        self._upstream.on_lost = self._delivery.lost
+        self._upstream.on_lost = self._succession.lost
+        self._upstream.on_left = self._succession.left
         self._upstream.on_given_up = self._given_up
         self._upstream.on_stopped = self._leave
         self._upstream.on_peer = self._joined
@@ -119,6 +140,7 @@ class Supervisor:
         window.channel.close()
         if self._windows.pop(window.number, None) is not None and window.introduced_as is not None:
             self._control.tell("control/windowClosed", {"window": window.number})
+        self._swaps.closed(window)
 
     def _stop(self, exit_code: int, *, impatient: bool = False) -> None:
         """End in good order: no new work, then the worker, then `_leave`."""
@@ -194,6 +216,8 @@ class Supervisor:
             window.send(jsonrpc.result(id, {}))
         elif self._upstream.given_up:
             self._requested_in_vain(window, id, method, params)
+        elif self._succession.undone(window, id, activated(method, params)):
+            return
         elif window.ledger.full:
             window.refuse(id, jsonrpc.FAILED, "Too much is unanswered, so this was not carried out; send it later.")
         else:
@@ -220,6 +244,7 @@ class Supervisor:
         elif self._upstream.open is not None:
             self._claim()
             self._delivery.introduce(window)
+            self._swaps.opened(window)
 
     def _begin(self) -> None:
         self._watch_signals()
@@ -234,7 +259,9 @@ class Supervisor:
         elif window.initialize is None or window.shut:
             return  # LSP: notifications before initialize and after shutdown are dropped, but for exit.
         elif method == "textDocument/didChange":
-            self._delivery.change(window, window.documents.changed(params), message.body)
+            changed = window.documents.changed(params)
+            self._delivery.change(window, changed, message.body)
+            self._swaps.mirror(window, method, message.body, changed)
         elif method == CANCEL:
             self._cancelled(window, params, message.body)
         elif method == RESEND and window.joined:
@@ -245,6 +272,7 @@ class Supervisor:
             if method == "workspace/didChangeWorkspaceFolders":
                 self._claim()
             self._delivery.forward(window, message.body)
+            self._swaps.mirror(window, method, message.body)
 
     def _cancelled(self, window: Window, params: Any, body: bytes) -> None:
         entry = window.ledger.get(params.get("id")) if isinstance(params, dict) else None
@@ -265,13 +293,19 @@ class Supervisor:
 
     def _from_upstream(self, upstream: Worker | Link, message: Message) -> None:
         value = message.value
+        if isinstance(upstream, Worker) and upstream is not self._upstream.current:
+            if not self._swaps.heard(upstream, message) and isinstance(value, dict) and "method" not in value:
+                if (window := self._windows.get(message.window)) is not None:
+                    self._answered(upstream, window, value, message.body)  # Its last words; it writes nothing any more.
+            return
         if not isinstance(value, dict):
             self._log.note("whoever serves has sent what is no message")
             return
         if self._control.answered(value):
             return
         if isinstance(upstream, Worker) and message.window == 0:
-            self._controlled(upstream, value)
+            params = value.get("params")
+            self._succession.controlled(upstream, value.get("method"), params if isinstance(params, dict) else {})
             return
         window = self._windows.get(1 if isinstance(upstream, Link) else message.window)
         if window is None:
@@ -279,7 +313,7 @@ class Supervisor:
         if "method" in value:
             self._told(window, value, message.body, withhold=isinstance(upstream, Worker))
         else:
-            self._answered(window, value, message.body)
+            self._answered(upstream, window, value, message.body)
         if window.backlog > WINDOW_BYTES:
             self._log.note(f"window {window.number} does not read, so it was given up")
             self._close_window(window)
@@ -292,25 +326,25 @@ class Supervisor:
         elif window.passes(value.get("params"), withhold=withhold):
             window.send(body)
 
-    def _answered(self, window: Window, value: dict[str, Any], body: bytes) -> None:
-        entry = window.ledger.close(value.get("id"))
-        if entry is not None:
+    def _answered(self, upstream: Worker | Link, window: Window, value: dict[str, Any], body: bytes) -> None:
+        id = value.get("id")
+        entry = window.ledger.get(id)
+        if entry is not None and entry.at is upstream:
+            if upstream is not self._upstream.current and entry.repeatable and "error" in value:
+                return  # Its end may be why, so the next one is asked.
+            window.ledger.close(id)
             self._upstream.answered()
+            if entry.repeatable:
+                self._succession.probation.answered(time.monotonic() - entry.asked_at)
             if "result" in value:
                 window.note_result(entry.method, entry.params)
             window.send(body)
-        elif value.get("id") == window.introduced_as and value.get("result") != json.loads(self._capabilities):
-            self._log.note("the worker's capabilities differ from the recorded ones, which the editor was told")
-
-    def _controlled(self, worker: Worker, value: dict[str, Any]) -> None:
-        method, params = value.get("method"), value.get("params")
-        if method == "control/ready" and not worker.ready:
-            worker.ready = True
-            self._delivery.serves()
-        elif method == "control/restart" and not worker.retiring:
-            restart = params.get("restartId") if isinstance(params, dict) else None
-            self._delivery.restart_id = restart if isinstance(restart, str) else None
-            worker.retire()
+            if self._swaps.busy:
+                self._swaps.step()
+        elif id == window.introduced_as and isinstance(upstream, Worker):
+            self._succession.introduced(upstream, window, value.get("result"))
+        elif isinstance(upstream, Worker) and not self._control.made(id):
+            self._succession.probation.strayed(upstream)
 
     # Without a worker
 

@@ -6,6 +6,7 @@ import os
 import sys
 
 from selfloop.supervisor.claims import data_folder
+from selfloop.supervisor.generations import OURS
 from selfloop.supervisor.proxy import Supervisor
 
 TYPE_CHECKING = False
@@ -13,13 +14,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def serve(command: Sequence[str]) -> int:
+def serve(command: Sequence[str], own: str | None = None) -> int:
     """Serve the editor on stdin and stdout with workers that `command` starts; return the exit code.
+
+    `own` is a checkout of Selfloop that stands for the installed package; None: none does.
 
     From here on fd 0 is empty and fd 1 is stderr, so that nothing but the supervisor's frames reaches the editor.
     """
-    with open(os.path.join(os.path.dirname(__file__), "capabilities.json"), "rb") as file:
-        capabilities = file.read().strip()
+    package = OURS if own is None else os.path.join(own, "server", "selfloop")
+    try:
+        with open(os.path.join(package, "supervisor", "capabilities.json"), "rb") as file:
+            capabilities = file.read().strip()
+    except OSError:
+        sys.stderr.write(f"{own} is no checkout of Selfloop, so nothing was started; name the folder of one.\n")
+        return 2
     try:
         stdin, stdout = os.dup(0), os.dup(1)
     except OSError:
@@ -35,7 +43,12 @@ def serve(command: Sequence[str]) -> int:
     # The supervisor makes what it owns non-blocking, and with it what the editor or a terminal shares with us.
     blocking = [(descriptor, os.get_blocking(descriptor)) for descriptor in (stdin, stdout)]
     supervisor = Supervisor(
-        command, capabilities=capabilities, data=data_folder(), stdin=os.dup(stdin), stdout=os.dup(stdout)
+        command,
+        capabilities=capabilities,
+        data=data_folder(),
+        stdin=os.dup(stdin),
+        stdout=os.dup(stdout),
+        package=package,
     )
     try:
         return supervisor.run()

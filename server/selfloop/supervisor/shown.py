@@ -62,6 +62,11 @@ class Shown:
                 self._marked[params["uri"]] = None
         return None
 
+    def question(self, method: str, params: Any) -> bytes:
+        """Return a request of the supervisor's own. The editor's answer finds no question, and is dropped."""
+        self._count += 1
+        return jsonrpc.request(f"selfloop:{self._count}", method, params)
+
     def answered(self, value: dict[str, Any]) -> bytes | None:
         """Return the editor's answer as the worker expects it; None: the present worker has not asked that."""
         id = value.get("id")
@@ -78,11 +83,8 @@ class Shown:
             messages.append(jsonrpc.notification("$/progress", {"token": token, "value": {"kind": "end"}}))
         if self._registrations:
             items = [{"id": id, "method": method} for id, method in self._registrations.items()]
-            self._count += 1
-            # The editor's answer to this finds no question, and is dropped. The field is spelt as LSP spells it.
-            messages.append(
-                jsonrpc.request(f"selfloop:{self._count}", "client/unregisterCapability", {"unregisterations": items})
-            )
+            # The field is spelt as LSP spells it.
+            messages.append(self.question("client/unregisterCapability", {"unregisterations": items}))
         self._questions.clear()
         self._progress.clear()
         self._registrations.clear()

@@ -4,15 +4,18 @@
       │  └─ another holds it, joined ──── Link ──── ends ──┤
       └──── in a moment ───────────────────────────────────┘      five deaths in a row: given up, until `revive`
 
-Invariant: at most one worker of ours exists, and the next one starts when the last one is gone.
+Invariant: at most one worker of ours serves. Beside it stand, for a moment, a candidate that is being primed or a
+worker that was replaced and says its last answers; after a death the next one starts when nobody is left.
 """
 
 from __future__ import annotations
 
+import os
 import time
 
 from selfloop.supervisor.claims import Claims, same_user
-from selfloop.supervisor.contract import DEATHS
+from selfloop.supervisor.contract import BOOTS, CANARY_SECONDS, DEATHS
+from selfloop.supervisor.generations import INSTALLED
 from selfloop.supervisor.link import Link
 from selfloop.supervisor.loop import READABLE
 from selfloop.supervisor.worker import Worker, adopt_orphans
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from selfloop.supervisor.frames import Message
+    from selfloop.supervisor.generations import Generation, Shelf
     from selfloop.supervisor.log import Log
     from selfloop.supervisor.loop import Loop
 
@@ -37,13 +41,16 @@ BACK_OFF_SECONDS = (0.0, 0.05, 0.1, 0.2)
 class Upstream:
     """Keeps somebody serving. What happens is told by the callbacks, set before `seek`."""
 
-    def __init__(self, loop: Loop, command: Sequence[str], data: str, log: Log) -> None:
+    def __init__(self, loop: Loop, command: Sequence[str], shelf: Shelf, data: str, log: Log) -> None:
         self._loop = loop
         self._command = command
+        self._shelf = shelf
         self._log = log
         self._claims = Claims(data)
         self._deaths = 0
         self._stopping = False
+        self._workers: dict[int, Worker] = {}
+        """Every worker whose process is not reaped yet, by its id."""
         self._joining: Link | None = None
         """A connection that was not greeted yet."""
         self._seeking_since: float | None = None
@@ -51,6 +58,8 @@ class Upstream:
         self._unlockable: set[str] = set()
         self.current: Worker | Link | None = None
         """Who serves now; None in between."""
+        self.generation: Generation = INSTALLED
+        """The generation that our own worker is of, or was."""
         self.given_up = False
         """No worker is started any more."""
         self.folders: Callable[[], list[str]]
@@ -59,6 +68,8 @@ class Upstream:
         self.on_attached: Callable[[Worker | Link], None]
         """Somebody serves from now on and has been told nothing yet."""
         self.on_lost: Callable[[Worker | Link], None]
+        self.on_left: Callable[[Worker], None]
+        """A worker that was not serving (any more) has ended."""
         self.on_given_up: Callable[[], None]
         self.on_stopped: Callable[[], None]
         self.on_peer: Callable[[socket.socket], None]
@@ -81,24 +92,50 @@ class Upstream:
         if folders and not self.owns(folders[0]):
             self._join(folders[0])
             return
+        if self._workers:
+            return  # Somebody may still write to the workspace; we are called again when the last one is gone.
         self.claim()
         self._seeking_since = None
+        generation, trouble = self._shelf.choose()
+        if trouble is not None:
+            self._trouble(trouble)
         try:
-            worker = Worker(
-                self._loop,
-                self._command,
-                inherited=self._claims.locks,
-                log=self._log,
-                on_message=self.on_message,
-                on_end=self._ended,
-            )
+            worker = self.start(generation)
         except OSError as error:
             self._log.note(f"no worker could be started: {error}")
             self._died()
             return
         adopt_orphans()
-        self.current = worker
+        self.current, self.generation = worker, generation
+        if generation.number:
+            self._loop.later(CANARY_SECONDS, lambda: None if worker.ready else worker.kill())
         self.on_attached(worker)
+
+    def start(self, generation: Generation) -> Worker:
+        """Start a worker of a generation; who serves stays as it is.
+
+        Raises:
+            OSError: it could not be started.
+        """
+        worker = Worker(
+            self._loop,
+            self._shelf.command(self._command, generation),
+            inherited=self._claims.locks,
+            log=self._log,
+            on_message=self.on_message,
+            on_end=self._ended,
+        )
+        self._workers[worker.pid] = worker
+        return worker
+
+    def replace(self, worker: Worker, generation: Generation) -> None:
+        """Have another worker serve from now on; the one before is told to end."""
+        before = self.current
+        self.current, self.generation = worker, generation
+        self._deaths = 0
+        if isinstance(before, Worker):
+            before.channel.on_drained = None
+            before.retire()
 
     def claim(self) -> bool:
         """Take every folder of every window that nobody holds; return whether there was one."""
@@ -112,10 +149,22 @@ class Upstream:
         """Note that a request was answered: the deaths before it are no row any more."""
         self._deaths = 0
 
+    def pardon(self) -> None:
+        """Count no deaths so far: the next worker is of another generation."""
+        self._deaths = 0
+
     def reap(self) -> None:
-        """Look whether the worker has ended."""
-        if isinstance(self.current, Worker):
-            self.current.reap()
+        """Look which workers have ended. Other children were left behind by one that lives, and only need reaping."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            worker = self._workers.pop(pid, None)
+            if worker is not None:
+                worker.finish(status, list(self._workers))
 
     def revive(self) -> None:
         """Try again after having given up."""
@@ -125,9 +174,10 @@ class Upstream:
 
     def stop(self, *, impatient: bool = False) -> None:
         """End the worker in good order; `on_stopped` is called when that is done. The impatient wait only once."""
+        for worker in self._workers.values():
+            if worker is not self.current or (self._stopping and impatient):
+                worker.kill()
         if isinstance(self.current, Worker):
-            if self._stopping and impatient:
-                self.current.kill()
             self.current.retire()
         if self._stopping:
             return
@@ -136,7 +186,7 @@ class Upstream:
             if claim.listener is not None:
                 self._loop.unwatch(claim.listener.fileno())
             claim.close()
-        if not isinstance(self.current, Worker):
+        if not self._workers:
             self._loop.soon(self.on_stopped)
 
     def release(self) -> None:
@@ -189,17 +239,26 @@ class Upstream:
         if upstream is self._joining:
             self._joining = None
             return
-        self.current = None
-        self.on_lost(upstream)
+        served = upstream is self.current
+        if served:
+            self.current = None
+            self.on_lost(upstream)
+        elif isinstance(upstream, Worker):
+            self.on_left(upstream)
         if self._stopping:
-            self.on_stopped()
-        elif isinstance(upstream, Link) or upstream.retiring:
+            if not self._workers:
+                self.on_stopped()
+        elif self.current is not None:
+            return
+        elif not served or isinstance(upstream, Link) or upstream.retiring:
             self.seek()
         else:
             self._died()
 
     def _died(self) -> None:
         self._deaths += 1
+        if self._deaths >= BOOTS:
+            self._shelf.failed(self.generation)
         if self._deaths >= DEATHS:
             self.given_up = True
             self._log.note(f"{DEATHS} workers ended in a row; no more are started")

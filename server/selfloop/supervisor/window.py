@@ -113,6 +113,18 @@ class Window:
             folders = [{"uri": root, "name": root.rstrip("/").rpartition("/")[2]}]
         self.initialize = {**message, "params": {**params, "workspaceFolders": folders}}
 
+    def taken_over(self, id: str, behind: dict[str, None]) -> None:
+        """Note that another worker serves the window, to which it was introduced by `id`.
+
+        Args:
+            behind: documents whose newest text that worker has not been sent.
+        """
+        self.introduced_as = id
+        self.behind = behind
+        self.fetching = False
+        for body in self.shown.withdraw():
+            self.send(body)
+
     def note(self, method: str, params: Any, body: bytes) -> None:
         """Note a notification of the client that a new worker must be told of."""
         if method == "initialized":
@@ -153,12 +165,20 @@ class Window:
             # The last worker may have stored updates that it had no time to send.
             self.withheld.setdefault(session, seq + 1)
         self.introduced_as = new_id()
-        yield jsonrpc.encode({**self.initialize, "id": self.introduced_as})
+        yield from self.priming(self.introduced_as)
+        yield from self.keys(new_id)
+
+    def priming(self, id: str) -> Iterator[bytes]:
+        """Return the messages that tell a worker of the window as it is now; `id` is that of its `initialize`."""
+        yield jsonrpc.encode({**(self.initialize or {}), "id": id})
         if self.initialized is not None:
             yield self.initialized
         for item in self.documents.items():
             yield jsonrpc.notification("textDocument/didOpen", {"textDocument": item})
         yield from self._remembered.values()
+
+    def keys(self, new_id: Callable[[], str]) -> Iterator[bytes]:
+        """Return the requests that give a worker the user's keys."""
         for params in self._keys.values():
             yield jsonrpc.request(new_id(), SET_KEY, params)
 

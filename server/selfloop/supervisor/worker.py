@@ -3,7 +3,7 @@
 A worker leads a process group of its own, so that an interrupt from the terminal reaches the supervisor alone. It holds
 the workspace's locks together with the supervisor (it inherits their descriptors), so that nobody else can take a
 workspace while a worker still writes to it. Where the system allows (Linux), processes that a dead worker leaves behind
-become the supervisor's children, and are killed.
+become the supervisor's children, and are killed; other workers are not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from selfloop.supervisor.loop import READABLE, Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from selfloop.supervisor.log import Log
 
@@ -57,7 +57,10 @@ class Worker:
         """It has begun to serve."""
         self.retiring = False
         """It was told to end, and is given nothing new."""
-        self._gone = False
+        self.gone = False
+        """The process has ended."""
+        self.faults = 0
+        """How often it wrote what is no message."""
         self.pid, stdin, stdout, self._stderr = _spawn(command, inherited)
         self.channel = Channel(
             loop,
@@ -85,42 +88,54 @@ class Worker:
 
     def kill(self) -> None:
         """End it at once."""
-        if not self._gone:
+        if not self.gone:
             os.kill(self.pid, SIGKILL)
 
-    def reap(self) -> None:
-        """Look whether it has ended; called for every SIGCHLD."""
-        while not self._gone:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            if pid == self.pid:  # Other children are what it left behind while it lives; they only need reaping.
-                self._gone = True
-                self._finish(status)
-
-    def _heard(self, message: Message | Fault) -> None:
-        if isinstance(message, Message):
-            self._on_message(self, message)
-        else:
-            self._log.note(f"worker {self.pid} wrote what is no message: {message.text}")
-
-    def _stdout_ended(self) -> None:
-        # It cannot answer any more, so it is of no use even if it still runs. Its end comes as SIGCHLD.
+    def dismiss(self) -> None:
+        """End it at once, and give it nothing more."""
+        self.retiring = True
         self.kill()
-        self.reap()
 
-    def _finish(self, status: int) -> None:
+    def resident_bytes(self) -> int:
+        """Return how much memory it has resident; 0 where the system does not tell."""
+        try:
+            with open(f"/proc/{self.pid}/statm", encoding="ascii") as file:
+                return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+        except (OSError, ValueError, IndexError):
+            return 0
+
+    def starved_seconds(self) -> float:
+        """Return how long its threads that live have waited for a processor so far; 0 where nobody counts that."""
+        total = 0
+        try:
+            for thread in os.listdir(f"/proc/{self.pid}/task"):
+                with open(f"/proc/{self.pid}/task/{thread}/schedstat", encoding="ascii") as file:
+                    total += int(file.read().split()[1])
+        except (OSError, ValueError, IndexError):
+            pass  # A thread has just ended, or the system does not count.
+        return total / 1e9
+
+    def finish(self, status: int, spared: Collection[int]) -> None:
+        """Take in its last words; called once it was reaped. What it left behind ends, but for the `spared`."""
+        self.gone = True
         self.channel.read_rest()
         self._read_stderr()
         self._loop.unwatch(self._stderr)
         os.close(self._stderr)
         self.channel.close()
-        kill_orphans()
+        kill_orphans(spared)
         self._log.note(f"worker {self.pid} ended with {os.waitstatus_to_exitcode(status)}")
         self._on_end(self)
+
+    def _heard(self, message: Message | Fault) -> None:
+        if isinstance(message, Message):
+            self._on_message(self, message)
+        else:
+            self.faults += 1
+            self._log.note(f"worker {self.pid} wrote what is no message: {message.text}")
+
+    def _stdout_ended(self) -> None:
+        self.kill()  # It cannot answer any more, so it is of no use even if it still runs. Its end comes as SIGCHLD.
 
     def _read_stderr(self) -> None:
         try:
@@ -172,25 +187,24 @@ def adopt_orphans() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def kill_orphans() -> None:
-    """Kill every child that is left now that the only worker has ended, and theirs, for at most a second."""
+def kill_orphans(spared: Collection[int]) -> None:
+    """Kill every child but the `spared` workers, and what those that die leave behind, for at most a second."""
     end = time.monotonic() + 1.0
     while time.monotonic() < end:
-        try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
+        left = [child for child in _children() if child not in spared]
+        if not left:
             return
-        if pid:
-            continue
-        for child in _children():
+        for child in left:
             try:
                 os.kill(child, SIGKILL)
-            except ProcessLookupError:
+                os.waitpid(child, os.WNOHANG)
+            except (ProcessLookupError, ChildProcessError):
                 continue
         time.sleep(0.001)
 
 
 def _children() -> list[int]:
+    """Return our children, zombies too; none where the system has no /proc, and then none were adopted either."""
     try:
         with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
             return [int(pid) for pid in file.read().split()]

@@ -1,5 +1,8 @@
 """What the supervisor starts as a worker, by `python -I worker_boot.py`: make the process safe, then import the rest.
 
+Its arguments, if there are any, are the folder that the package is imported from, which is a generation's, and where
+that one's bytecode is kept. This file itself is always the installed one.
+
 In this order: the frames' descriptors move away from fd 0 and 1, so that no library can read or write between them; the
 locks that were inherited stay in this process alone; and a thread sees to it that the worker and all it has started end
 with the supervisor, even one that is killed. The kernel's own way to do that (prctl, PR_SET_PDEATHSIG) would not leave
@@ -14,6 +17,10 @@ import select
 import sys
 import threading
 import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import CodeType
 
 GRACE_SECONDS = 1.0
 """How long the worker has to end by itself once the supervisor is gone."""
@@ -34,7 +41,10 @@ def main() -> None:
         except OSError:  # The listing's own descriptor is closed by now.
             continue
     threading.Thread(target=_end_with_supervisor, args=(reader,), daemon=True).start()
-    _find_package(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+    installed = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    if len(sys.argv) > 2:
+        _keep_bytecode(sys.argv[1], sys.argv[2])
+    _find_package(sys.argv[1] if len(sys.argv) > 1 else installed)
     # Most of what is imported stays, so the collector looks at it less often; not at all would cost 10 MiB for good.
     gc.set_threshold(5_000, 20, 20)
     from selfloop.lsp.worker import main as work
@@ -48,11 +58,39 @@ def main() -> None:
     os._exit(0)
 
 
-def _find_package(folder: str) -> None:
-    """Make `selfloop` the package in `folder`, which is this one; whatever else lies there yields to every other."""
-    sys.path.insert(0, folder)
-    import selfloop  # noqa: F401
+def _keep_bytecode(folder: str, place: str) -> None:
+    """Keep the bytecode of what is imported from `folder` in `place`, so that the folder stays as it is.
 
+    Not by `-X pycache_prefix`, which would have every library compiled anew for each generation.
+    """
+    from importlib.machinery import SOURCE_SUFFIXES, FileFinder, SourceFileLoader
+
+    lock = threading.RLock()
+
+    class Loader(SourceFileLoader):
+        def get_code(self, fullname: str) -> CodeType | None:
+            with lock:
+                before, sys.pycache_prefix = sys.pycache_prefix, place
+                try:
+                    return super().get_code(fullname)
+                finally:
+                    sys.pycache_prefix = before
+
+    def hook(path: str) -> FileFinder:
+        if path != folder and not path.startswith(folder + os.sep):
+            raise ImportError(path)
+        return FileFinder(path, (Loader, SOURCE_SUFFIXES))
+
+    sys.path_hooks.insert(0, hook)
+
+
+def _find_package(folder: str) -> None:
+    """Make `selfloop` the package in `folder`; whatever else lies there yields to every other."""
+    sys.path.insert(0, folder)
+    import selfloop
+
+    if os.path.dirname(os.path.dirname(str(selfloop.__file__))) != folder:
+        sys.exit(f"selfloop was found in {selfloop.__file__} and not in {folder}, so no worker was started")
     del sys.path[0]
     sys.path.append(folder)
 

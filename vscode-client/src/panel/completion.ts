@@ -18,6 +18,7 @@ export const COMMANDS: readonly Command[] = [
   { name: 'undo', text: 'Take the last approved change back' },
   { name: 'stop', text: 'Stop the running turn' },
   { name: 'rules', text: 'Show remembered rules' },
+  { name: 'evolve', text: 'Have Selfloop learn from its sessions and improve itself' },
   { name: 'rename', text: 'Rename this session', argument: 'title' },
   { name: 'help', text: 'Show what can be typed here' },
 ];

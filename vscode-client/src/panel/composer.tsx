@@ -7,7 +7,7 @@ import { COMMANDS, commandOf, complete, tokenAt, type Token } from './completion
 import { loadDraft, post, saveDraft } from './host';
 import { Icon } from './icon';
 import { Meter } from './meter';
-import type { Attachment, FileChoice } from './messages';
+import type { Attachment, FileChoice, PanelCommand } from './messages';
 import type { View } from './state';
 import type { Store } from './store';
 
@@ -152,7 +152,7 @@ export function Composer({ store, view }: { store: Store; view: View }) {
       case 'help':
         return store.aside('info', HELP);
       default:
-        return post({ type: 'run', command: name as 'new' | 'model' | 'review' | 'undo' | 'rules' });
+        return post({ type: 'run', command: name as PanelCommand });
     }
   }
 

@@ -123,7 +123,7 @@ export type FromPanel =
   | { type: 'act'; action: SetUpAction };
 
 /** Commands that the panel may run, and no others. */
-export type PanelCommand = 'new' | 'rules' | 'review' | 'undo' | 'model' | 'output';
+export type PanelCommand = 'new' | 'rules' | 'review' | 'undo' | 'model' | 'output' | 'evolve';
 
 export type {
   ChecklistItem,

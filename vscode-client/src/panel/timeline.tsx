@@ -32,7 +32,7 @@ export function Timeline({ store, view, children }: TimelineProps) {
   const [away, setAway] = useState(false);
   const empty = useRef(bare);
   empty.current = bare;
-  const before = useRef({ first: view.first, height: 0, epoch: store.epoch });
+  const before = useRef({ first: view.first, height: 0, epoch: store.epoch, sending: 0 });
 
   const older = (): void => {
     if (!store.more || store.loadingOlder || view.first <= 1) return;
@@ -45,12 +45,18 @@ export function Timeline({ store, view, children }: TimelineProps) {
     const element = box.current;
     if (element === null) return;
     const last = before.current;
-    if (last.epoch !== store.epoch) stuck.current = true;
+    // Whoever sends a message wants to see it.
+    if (last.epoch !== store.epoch || store.sending.length > last.sending) stuck.current = true;
     if (bare) stuck.current = true;
     else if (stuck.current) element.scrollTop = element.scrollHeight;
     else if (last.epoch === store.epoch && view.first < last.first)
       element.scrollTop += element.scrollHeight - last.height;
-    before.current = { first: view.first, height: element.scrollHeight, epoch: store.epoch };
+    before.current = {
+      first: view.first,
+      height: element.scrollHeight,
+      epoch: store.epoch,
+      sending: store.sending.length,
+    };
     // A page that does not fill the panel cannot be scrolled, so the one before it is asked for at once.
     if (element.clientHeight > 0 && element.scrollHeight < element.clientHeight * 1.5) older();
   });

@@ -65,15 +65,15 @@ async def list_pull_requests(call: Call, params: ListPullRequests) -> Observatio
     if forge is None:
         return refusal
     fields = (
-        "number,title,author,headRefName,baseRefName,isDraft,reviewDecision,mergeable,statusCheckRollup,updatedAt,"
-        "labels,additions,deletions,changedFiles,state"
+        "number,title,author,headRefName,headRefOid,baseRefName,isDraft,reviewDecision,mergeable,statusCheckRollup,"
+        "updatedAt,labels,additions,deletions,changedFiles,state"
     )
     rows = await _rows(forge, "pr", "list", *_filters(params.state, params.search, params.limit), fields=fields)
     lines = []
     for row in rows:
         parts = [
             f"#{row.get('number')} {one_line(row.get('title'))}",
-            f"by {_login(row.get('author'))}, {one_line(row.get('headRefName'))} → {one_line(row.get('baseRefName'))}",
+            f"by {_login(row.get('author'))}, {_head(row)} → {one_line(row.get('baseRefName'))}",
             f"+{row.get('additions')} −{row.get('deletions')} in {row.get('changedFiles')} files",
             _state(row),
             _checks(row.get("statusCheckRollup")),
@@ -90,14 +90,14 @@ async def read_pull_request(call: Call, params: ReadPullRequest) -> Observation:
     if forge is None:
         return refusal
     fields = (
-        "number,title,body,author,state,isDraft,baseRefName,headRefName,mergeable,reviewDecision,reviews,comments,"
+        "number,title,body,author,state,isDraft,baseRefName,headRefName,headRefOid,mergeable,reviewDecision,reviews,comments,"
         "statusCheckRollup,files,additions,deletions,labels,createdAt,updatedAt,url"
     )
     number = str(params.number)
     row = await _row(forge, "pr", "view", number, fields=fields)
     lines = [
         f"#{row.get('number')} {one_line(row.get('title'))}",
-        f"{_state(row)}; by {_login(row.get('author'))}; {one_line(row.get('headRefName'))} → "
+        f"{_state(row)}; by {_login(row.get('author'))}; {_head(row)} → "
         f"{one_line(row.get('baseRefName'))}; opened {row.get('createdAt')}, updated {row.get('updatedAt')}",
         *_labels(row),
         "",
@@ -253,8 +253,9 @@ async def _row(forge: Forge, *arguments: str, fields: str) -> dict[str, Any]:
 
 
 async def _listing(call: Call, tool: str, forge: Forge, what: str, lines: list[str], limit: int) -> Observation:
+    what = what.removeprefix("all ")
     if not lines:
-        return Observation(f"There are no {what} in {forge.repository.slug}.")
+        return Observation(f"No {what} fit in {forge.repository.slug}.")
     more = " There may be more: raise `limit`, or narrow the search." if len(lines) >= limit else ""
     return await shown(call, tool, f"{len(lines)} {what}.{more}", "\n".join(lines), source=_source(forge))
 
@@ -274,6 +275,12 @@ def _dicts(row: dict[str, Any], name: str) -> list[dict[str, Any]]:
 
 def _login(person: object) -> str:
     return one_line(person.get("login") or person.get("name")) if isinstance(person, dict) else "somebody"
+
+
+def _head(row: dict[str, Any]) -> str:
+    """Return a pull request's branch, with its newest commit where it is told."""
+    commit = str(row.get("headRefOid") or "")[:12]
+    return one_line(row.get("headRefName")) + (f" at {commit}" if commit else "")
 
 
 def _labels(row: dict[str, Any]) -> list[str]:

@@ -1,0 +1,1 @@
+"""Programs that only ever run inside the judge's jail, beside what is judged; standard library and pytest alone."""
