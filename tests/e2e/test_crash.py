@@ -14,7 +14,7 @@ from model_server import Answer, ModelServer, Request, call, text, tools
 from processes import descendants, gone, kill, worker_of
 from scene import GREETING, Starter
 
-LIVES = int(os.environ.get("SELFLOOP_TEST_LIVES", "6"))
+LIVES = int(os.environ.get("SELFLOOP_TEST_LIVES", "4"))
 EDIT = call("edit_file", path="greet.py", old="'Hello ' + name", new="f'Hello {name}'")
 CREATE = call("write_file", path="new.txt", content="made by the agent\n")
 AFTER = GREETING.replace("'Hello ' + name", "f'Hello {name}'")

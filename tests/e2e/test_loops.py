@@ -74,7 +74,12 @@ async def test_a_round_is_told_phase_by_phase_and_can_be_read(start: Starter, mo
     assert "Look around." in texts[0] and "All is quiet." in texts[-1]
     assert (await client.request("selfloop/session/list"))["sessions"] == []
     runs = await client.request("selfloop/run/list", {"loopId": "look"})
-    assert runs["runs"] == [report]
+    folder = runs["runs"][0]["workspaceFolder"]
+    assert runs["runs"] == [{**report, "workspaceFolder": folder}]
+    own = [row for row in client.updates if row["update"]["type"] == "run"]
+    assert {row["workspaceFolder"] for row in own} == {folder}, "each folder has a stream of its own"
+    with pytest.raises(RpcError, match="no folder"):
+        await client.request("selfloop/run/list", {"workspaceFolder": "file:///no/such/folder"})
     (row,) = (await client.request("selfloop/spend/list", {"days": 1}))["rows"]
     assert (row["loopId"], row["inputTokens"]) == ("look", report["inputTokens"])
     status = await client.request("selfloop/status")

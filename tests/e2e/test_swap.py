@@ -17,7 +17,7 @@ from processes import children, kill, worker_of
 from scene import GREETING, Starter
 
 pytestmark = pytest.mark.timeout(300)
-SWAPS = int(os.environ.get("SELFLOOP_TEST_SWAPS", "12"))
+SWAPS = int(os.environ.get("SELFLOOP_TEST_SWAPS", "5"))
 EDIT = call("edit_file", path="greet.py", old="'Hello ' + name", new="f'Hello {name}'")
 
 

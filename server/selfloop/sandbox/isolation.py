@@ -162,7 +162,12 @@ class _Bait:
             listener.setblocking(False)
         # A process outside that carries the word, for the canary to look for.
         self._witness = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"], env={"SELFLOOP_CANARY": self.word}
+            [sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"],
+            env={"SELFLOOP_CANARY": self.word},
+            # Where we are killed it sleeps on for a while, and nobody may have to wait for it at the end of a pipe.
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         self.order = {
             "secret": str(folder / "secret"),

@@ -42,7 +42,7 @@ PATIENCE_SECONDS = 60.0
 """How long a swap waits for tools that run; then they are cut off, as by a crash."""
 VERIFY_SLICE_BYTES = 256 * 1024
 """How much of a generation's folder is read before the windows are served again."""
-CANARY_SECONDS = 60.0
+CANARY_SECONDS = 30.0
 """How long a candidate may take to be primed, and a generation that was started cold to serve."""
 HOLD_SECONDS = 1.0
 """How long requests are held back until those before them are answered, once a swap's patience has ended."""
