@@ -26,9 +26,7 @@ export function registerGenerations(server: Server, pages: Pages): vscode.Dispos
     command('generations.activate', async (given) => {
       const number = given === undefined ? await pick(server) : Number(given);
       if (number === undefined) return;
-      const question = `Have generation ${number} serve? What runs is taken up by it.`;
-      const yes = given === undefined ? 'Activate' : await vscode.window.showInformationMessage(question, 'Activate');
-      if (yes !== undefined) await activate(number);
+      await activate(number);
     }),
     server.onUpdate(({ update }) => {
       if (update.type !== 'generation') return;

@@ -41,6 +41,16 @@ export const PHASES: Readonly<Partial<Record<Phase, string>>> = {
   record: 'Recording',
   done: 'Done',
 };
+/** The steps of an evolution, which is a round with steps of its own. */
+export const EVOLUTION_PHASES: Readonly<Partial<Record<Phase, string>>> = {
+  reflect: 'Learning',
+  evolve: 'Changing',
+  refine: 'Mending',
+  verify: 'Judging',
+  docs: 'Documenting',
+  gate: 'Deciding',
+  done: 'Done',
+};
 
 const MINUTE_MS = 60_000;
 const HOUR_MS = 60 * MINUTE_MS;
@@ -155,7 +165,7 @@ export function describe(loop: LoopInfo, today: Spent, now: Date, phase?: Phase)
   const parts = [
     shortLevel(loop.level),
     loop.enabled ? loop.cadence : 'off',
-    phase !== undefined ? `${(PHASES[phase] ?? phase).toLowerCase()}…` : '',
+    phase !== undefined ? `${(PHASES[phase] ?? EVOLUTION_PHASES[phase] ?? phase).toLowerCase()}…` : '',
     phase === undefined && loop.enabled ? whenDue(loop.nextAt, now) : '',
     phase === undefined && last !== undefined ? `${outcome(last)} ${whenWas(last.endedAt, now) ?? ''}`.trim() : '',
     today.tokens > 0 ? `${spending(today)} today` : '',

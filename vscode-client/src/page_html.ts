@@ -7,6 +7,7 @@
 import {
   chartOf,
   duration,
+  EVOLUTION_PHASES,
   LEVELS,
   money,
   outcome,
@@ -130,11 +131,12 @@ function ended(run: RoundReport, now: Date): string[] {
 }
 
 function running(runId: string, { phase }: RunReadResult): string[] {
-  const names = Object.keys(PHASES) as (keyof typeof PHASES)[];
+  const words = phase in PHASES ? PHASES : EVOLUTION_PHASES;
+  const names = Object.keys(words) as (keyof typeof words)[];
   const at = names.indexOf(phase);
   const steps = names.slice(0, -1).map((name, index) => {
     const state = index < at ? 'past' : index === at ? 'now' : '';
-    return `<li class="${state}"${index === at ? ' aria-current="step"' : ''}>${PHASES[name]}</li>`;
+    return `<li class="${state}"${index === at ? ' aria-current="step"' : ''}>${words[name]}</li>`;
   });
   return [
     '<h1>A round is running</h1>',
