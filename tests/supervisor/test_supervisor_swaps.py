@@ -141,7 +141,7 @@ def test_a_candidate_that_hangs_is_refused_after_a_while(start, home, folder, ge
     client = start()
     client.initialize(folder)
     told = swap(client, 1, tree)
-    assert told[-1]["state"] == "refused" and "60 seconds" in told[-1]["reason"]
+    assert told[-1]["state"] == "refused" and "30 seconds" in told[-1]["reason"]
     assert serving(client) == 0
 
 

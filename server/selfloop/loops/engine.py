@@ -176,8 +176,10 @@ class Engine:
         """Let worktrees that are being given back come to rest, or give them up."""
         if self._giving_back:
             await asyncio.wait(self._giving_back, timeout=_FAREWELL_SECONDS)
-        for task in self._giving_back:
+        left = list(self._giving_back)
+        for task in left:
             task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)  # Each ends the git that it has started.
 
     # Inside
 
