@@ -17,7 +17,7 @@ check: $(READY) lint types unit  ## the quick part: lint, types, unit tests
 bench: $(READY)  ## ratios against baselines of the same run; exits 1 where a target is missed
 	cd tests && ../$(BIN)/python -m benchmarks
 
-proof: $(READY)  ## kill -9 after every write and at 200 seeded moments; takes the better part of an hour
+proof: $(READY)  ## kill -9 at every write and step, every self-edit before the judge, 200 swaps; takes hours
 	SELFLOOP_TEST_LIVES=50 SELFLOOP_TEST_STRIDE=1 $(BIN)/pytest tests/e2e/test_crash.py -q --timeout 7200
 	SELFLOOP_TEST_ALL=1 $(BIN)/pytest tests/evolution tests/selfevolution -q --timeout 7200
 	SELFLOOP_TEST_ALL=1 SELFLOOP_TEST_SWAPS=200 $(BIN)/pytest tests/e2e/test_swap.py tests/e2e/test_bad_generations.py \

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -21,21 +20,10 @@ from self_room import (
     REFLECTED,
     SelfRoom,
     is_reflection,
-    make_self,
-    open_self_room,
     plays,
 )
 from selfloop.errors import Stale
 from selfloop.storage.trajectories import read_events
-
-
-@pytest.fixture
-async def room(workspace: Path, own_home: Path, tmp_path: Path, model: ModelServer) -> AsyncIterator[SelfRoom]:
-    opened = open_self_room(workspace, own_home, model.url, make_self(tmp_path / "self"))
-    if (await opened.workspace.workshop.isolation()).level != "process":
-        pytest.skip("there is no jail here")
-    yield opened
-    await opened.close()
 
 
 async def test_what_was_learned_becomes_a_generation_once_a_person_approves(

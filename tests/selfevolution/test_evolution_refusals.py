@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -25,15 +24,6 @@ from self_room import (
 )
 from selfloop.errors import StoreError
 from selfloop.reports import RoundReport
-
-
-@pytest.fixture
-async def room(workspace: Path, own_home: Path, tmp_path: Path, model: ModelServer) -> AsyncIterator[SelfRoom]:
-    opened = open_self_room(workspace, own_home, model.url, make_self(tmp_path / "self"))
-    if (await opened.workspace.workshop.isolation()).level != "process":
-        pytest.skip("there is no jail here")
-    yield opened
-    await opened.close()
 
 
 def said(report: RoundReport) -> str:

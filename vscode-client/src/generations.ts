@@ -35,6 +35,8 @@ export function registerGenerations(server: Server, pages: Pages): vscode.Dispos
       const key = `${restartId ?? ''} ${state}`;
       if (told.has(key)) return;
       told.add(key);
+      // A restart of the same generation is no news; who serves is only known before the swap.
+      if (state === 'starting' && number === server.status?.generation) told.add(`${restartId ?? ''} active`);
       void tell(server, number, state, reason, activate).catch(show);
     }),
   );

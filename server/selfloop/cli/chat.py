@@ -21,7 +21,7 @@ from pathlib import Path
 
 import click
 
-from selfloop.cli import sessions, showing, system
+from selfloop.cli import loops, sessions, showing, system
 from selfloop.cli.client import Client, Severity, Window, connect
 from selfloop.cli.lines import Keyboard, Lines, Pipe
 from selfloop.cli.questions import Questions
@@ -71,7 +71,6 @@ _COMMANDS = {
     "/exit": "leave",
 }
 _AT_ONCE = ("/cancel", "/steer")
-EVOLUTION = "self-evolution"
 _RECALLED_MESSAGES = 6
 """So many are printed again when a session is gone on with."""
 
@@ -237,7 +236,7 @@ class Chat(Window):
                 table = [sessions.session_line(session) for session in result.sessions]
                 self._screen.say(showing.rows(table) if table else "There is no session here yet.")
             case "/evolve":
-                started = await self._client.ask("selfloop/run/start", RunStartParams(loop_id=EVOLUTION), RunRef)
+                started = await self._client.ask("selfloop/run/start", RunStartParams(loop_id=loops.EVOLUTION), RunRef)
                 self._evolution = started.run_id
                 self._screen.say("It evolves; you can go on here meanwhile.", "dim")
             case _:

@@ -18,7 +18,7 @@ import logging
 import os
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -85,6 +85,32 @@ class Window:
             ):
                 return None
         raise NotSupported
+
+
+class Onlooker(Window):
+    """A window that waits for what it is told; `update` of a subclass ends with `stir`."""
+
+    def __init__(self) -> None:
+        self._stirred = asyncio.Event()
+
+    def stir(self) -> None:
+        """Have whoever waits look again."""
+        self._stirred.set()
+
+    async def until(self, condition: Callable[[], Any], seconds: float) -> Any:
+        """Wait until a condition has a value, and return it.
+
+        Raises:
+            RequestFailed: it had none for so long.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                while not (value := condition()):
+                    self._stirred.clear()
+                    await self._stirred.wait()
+                return value
+        except TimeoutError as error:
+            raise RequestFailed(f"Nothing came for {seconds:g} s, so nobody waits any more; try again.") from error
 
 
 @contextlib.asynccontextmanager

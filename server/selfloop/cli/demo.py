@@ -16,12 +16,12 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from selfloop.cli import showing
-from selfloop.cli.client import Client, Window, connect
+from selfloop.cli.client import Client, Onlooker, connect
 from selfloop.cli.screen import Screen
 from selfloop.errors import RequestFailed
 from selfloop.lsp.protocol import (
@@ -153,7 +153,8 @@ class _Demo:
             SessionPromptParams(session_id=session.session_id, text=_PROMPT),
             SessionPromptResult,
         )
-        while (stopped := await editor.until(lambda: editor.command or editor.idle)) is editor.command:
+        ended = lambda: editor.command or editor.idle  # noqa: E731
+        while (stopped := await editor.until(ended, _PATIENCE_SECONDS)) is editor.command:
             await self._allow(client, editor)
         self._require(stopped == "end_turn", f"the turn ended as {stopped!r}")
         self._require(editor.chunks > 1, "the answer did not stream")
@@ -243,7 +244,7 @@ class _Demo:
             )
 
 
-class _Editor(Window):
+class _Editor(Onlooker):
     """An editor with one document, which applies versioned edits and counts positions as LSP does."""
 
     options: ClassVar[Mapping[str, Any]] = {"trusted": True}
@@ -253,6 +254,7 @@ class _Editor(Window):
     }
 
     def __init__(self, screen: Screen) -> None:
+        super().__init__()
         self.text = ""
         self.idle: str | None = None
         """The stop reason, once the turn has ended."""
@@ -265,7 +267,6 @@ class _Editor(Window):
         self._client: Client
         self._uri = ""
         self._version = 0
-        self._changed = asyncio.Event()
 
     def open(self, client: Client, path: Path, text: str) -> None:
         """Open the document."""
@@ -279,17 +280,6 @@ class _Editor(Window):
         self._version += 1
         document = {"uri": self._uri, "version": self._version}
         self._client.notify("textDocument/didChange", {"textDocument": document, "contentChanges": [{"text": text}]})
-
-    async def until(self, condition: Callable[[], Any]) -> Any:
-        """Wait until a condition has a value, and return it."""
-        try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                while not (value := condition()):
-                    self._changed.clear()
-                    await self._changed.wait()
-                return value
-        except TimeoutError as error:
-            raise RequestFailed(f"The demo ended: nothing came for {_PATIENCE_SECONDS:g} s.") from error
 
     def update(self, envelope: UpdateEnvelope) -> None:
         match envelope.update:
@@ -309,7 +299,7 @@ class _Editor(Window):
                 self.gate = gate
             case State(state="idle", stop_reason=reason):
                 self.idle = reason or "nothing"
-        self._changed.set()
+        self.stir()
 
     def answer(self, method: str, params: Any) -> Any:
         if method != "workspace/applyEdit":

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from selfloop.cli import showing
-from selfloop.cli.client import Client, Window, connect
+from selfloop.cli import loops, showing
+from selfloop.cli.client import Client, Onlooker, connect
 from selfloop.cli.screen import Screen
 from selfloop.errors import RequestFailed
 from selfloop.lsp.evolution_messages import GenerationListResult, GenerationRef
@@ -152,8 +152,8 @@ class EvolutionDemo:
             "It improves itself",
             "`selfloop evolve` learns from what was done, here on a miniature of its own source: one change, proven.",
         )
-        started = await client.ask("selfloop/run/start", RunStartParams(loop_id="self-evolution"), RunRef)
-        report = await watch.until(lambda: watch.reports.get(started.run_id))
+        started = await client.ask("selfloop/run/start", RunStartParams(loop_id=loops.EVOLUTION), RunRef)
+        report = await watch.until(lambda: watch.reports.get(started.run_id), _PATIENCE_SECONDS)
         self._require(report.outcome.type == "escalated", report.render().strip())
         result = await client.ask("selfloop/run/read", started, RunReadResult)
         assert result.gate_id is not None  # noqa: S101 - an escalated round has one
@@ -206,13 +206,13 @@ class EvolutionDemo:
             session = await client.ask("selfloop/session/new", SessionNewParams(), SessionRef)
             prompt = SessionPromptParams(session_id=session.session_id, text=_QUESTION)
             await client.ask("selfloop/session/prompt", prompt, SessionPromptResult)
-            await watch.until(lambda: watch.chunks > _CHUNKS_BEFORE)
+            await watch.until(lambda: watch.chunks > _CHUNKS_BEFORE, _PATIENCE_SECONDS)
             before = await self._title(client)
             self._require(watch.idle is None, "the answer ended too soon")
             await client.ask("selfloop/generation/activate", GenerationRef(number=1), RestartResult)
-            swap = await watch.until(lambda: watch.swap)
+            swap = await watch.until(lambda: watch.swap, _PATIENCE_SECONDS)
             self._require(swap.state == "active", swap.reason or "the swap was refused")
-            await watch.until(lambda: watch.idle)
+            await watch.until(lambda: watch.idle, _PATIENCE_SECONDS)
             after = await self._title(client)
         self._require(before != after, "the new self does what the old one did")
         self._screen.say("")
@@ -235,12 +235,13 @@ def told(messages: list[dict[str, Any]], tools: list[str]) -> Any:
     return Step(_ANSWER)
 
 
-class Watch(Window):
+class Watch(Onlooker):
     """An editor that looks on."""
 
     options: ClassVar[Mapping[str, Any]] = {"trusted": True}
 
     def __init__(self, screen: Screen) -> None:
+        super().__init__()
         self.reports: dict[str, RoundReport] = {}
         """By round, once it has ended."""
         self.swap: Generation | None = None
@@ -249,18 +250,6 @@ class Watch(Window):
         self.idle: str | None = None
         self._screen = screen
         self._phase = ""
-        self._changed = asyncio.Event()
-
-    async def until(self, condition: Callable[[], Any]) -> Any:
-        """Wait until a condition has a value, and return it."""
-        try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                while not (value := condition()):
-                    self._changed.clear()
-                    await self._changed.wait()
-                return value
-        except TimeoutError as error:
-            raise RequestFailed(f"The demo ended: nothing came for {_PATIENCE_SECONDS:g} s.") from error
 
     def update(self, envelope: UpdateEnvelope) -> None:
         """Note what concerns the demo, and tell it."""
@@ -277,4 +266,4 @@ class Watch(Window):
                 self._screen.chunk(message_id, text)
             case State(state="idle", stop_reason=reason):
                 self.idle = reason or "nothing"
-        self._changed.set()
+        self.stir()

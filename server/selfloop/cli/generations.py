@@ -20,7 +20,6 @@ from selfloop.lsp.evolution_messages import (
 from selfloop.lsp.protocol import Empty, RestartResult
 from selfloop.updates import Generation, UpdateEnvelope, encoder
 
-LOOP = "self-evolution"
 _SWAP_SECONDS = 120.0
 _ENDS = ("active", "settled", "rolled-back", "refused")
 
@@ -40,7 +39,7 @@ class SwapWindow(Window):
 
 async def evolve(client: Client, window: loops.RunWindow, *, as_json: bool) -> int:
     """Run one evolution now, to its gate or to what ended it; the code is that of its outcome."""
-    return await loops.run(client, window, LOOP, as_json=as_json)
+    return await loops.run(client, window, loops.EVOLUTION, as_json=as_json)
 
 
 async def list_all(client: Client, *, as_json: bool) -> int:

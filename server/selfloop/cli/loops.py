@@ -31,6 +31,8 @@ from selfloop.reports import LoopInfo, OutcomeType, RoundReport
 from selfloop.updates import RunUpdate, UpdateEnvelope, encoder
 
 EXIT_CODES: dict[OutcomeType, int] = {"reported": 0, "proceeded": 0, "escalated": 3, "budget-exhausted": 4, "failed": 5}
+EVOLUTION = "self-evolution"
+"""The loop whose rounds change Selfloop itself."""
 _LOOK_SECONDS = 5.0
 """So often a round is asked about whose end was not heard of."""
 

@@ -40,8 +40,6 @@ from selfloop.updates import RunUpdate
 
 logger = logging.getLogger(__name__)
 
-MOST_ROLLBACKS = 3
-"""Generations taken back in a row after which evolution rests until a person activates one by hand."""
 CACHE_SECONDS = 14 * 86_400.0
 """The age from which on a cache of another self is deleted."""
 NO_JAIL = (
@@ -140,11 +138,8 @@ class SelfEvolution:
             await home.open()
         for number, state, reason in await asyncio.to_thread(generations.note_outcomes):
             self.promotion.tell(number, state, reason)
-        if (rolled := generations.serving().get("rollbacks", 0)) >= MOST_ROLLBACKS:
-            raise RequestFailed(
-                f"{rolled} generations in a row were taken back, so evolution rests; activate a generation by hand "
-                "(`selfloop generation activate`) to go on."
-            )
+        if (resting := await asyncio.to_thread(generations.paused)) is not None:
+            raise RequestFailed(resting)
         number = generations.active()
         base = await generations.base() if number == 0 else await asyncio.to_thread(generations.get, number)
         await home.export(base.tree)

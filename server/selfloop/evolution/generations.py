@@ -25,10 +25,11 @@ from selfloop.evolution.lineage import Lineage, Record
 from selfloop.evolution.source import PACKAGE, self_files, tree_of
 from selfloop.messages import Usage
 from selfloop.storage.disk import saying
+from selfloop.supervisor.contract import ROLLBACKS
 
 logger = logging.getLogger(__name__)
 
-GenerationState = Literal["verified", "active", "settled", "rolled-back", "rejected"]
+GenerationState = Literal["verified", "active", "settled", "rolled-back"]
 _OUTCOMES: dict[str, GenerationState] = {
     "settled": "settled",
     "rolled-back": "rolled-back",
@@ -161,6 +162,16 @@ class Generations:
                 logger.warning("%s cannot be understood (%s).", self._active_file, error)
                 return {}
         return found if isinstance(found, dict) else {}
+
+    def paused(self) -> str | None:
+        """Return why nothing evolves at present, as one sentence; None where something may. Reads the disk."""
+        count = self.serving().get("rollbacks")
+        if not isinstance(count, int) or count < ROLLBACKS:
+            return None
+        return (
+            f"{count} generations were taken back, so evolution rests; look at them, and activate one by hand "
+            "(`selfloop generation activate`) to go on."
+        )
 
     async def diff(self, number: int) -> str:
         """Return what a generation changed in its parent, as a unified diff; "" for generation 0.

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,11 @@ import msgspec
 from attrs import asdict, frozen
 
 from selfloop.errors import StoreError
-from selfloop.storage.disk import PRIVATE_FOLDER, now, printable, saying
+from selfloop.storage.disk import now, printable, saying
 from selfloop.storage.log import AppendLog
+from selfloop.storage.shared import locked
 
 _START = "0" * 64
-_LOCK_SECONDS = 10.0
 _encoder = msgspec.json.Encoder(order="sorted")
 
 
@@ -88,7 +87,7 @@ class Lineage:
         Raises:
             StoreError: nothing was added.
         """
-        with self._locked():
+        with locked(self._path):
             log = AppendLog.open(self._path)  # It cuts off a torn tail before anything is read.
             try:
                 there = self.records()
@@ -105,24 +104,6 @@ class Lineage:
             finally:
                 log.close()
         return record
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        from filelock import FileLock, Timeout
-
-        with saying(f"The lineage {self._path} could not be changed"):
-            self._path.parent.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
-            lock = FileLock(f"{self._path}.lock", timeout=_LOCK_SECONDS)
-            try:
-                lock.acquire()
-            except Timeout as error:
-                raise StoreError(
-                    f"{self._path} is being changed by another process, so nothing was added; try again."
-                ) from error
-        try:
-            yield
-        finally:
-            lock.release()
 
     def _broken(self, number: int) -> StoreError:
         return StoreError(

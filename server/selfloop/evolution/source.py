@@ -71,17 +71,30 @@ def store_tree(files: Mapping[str, Path], batch: Batch) -> str:
     Raises:
         StoreError: a file cannot be read, or is no regular file.
     """
-    folders: dict[str, Listing] = {"": {}}
+    entries: dict[str, tuple[str, int]] = {}
     with saying("A file of Selfloop's own source could not be read"):
         for path, file in files.items():
             status = file.lstat()
             if not stat.S_ISREG(status.st_mode):
                 raise StoreError(f"{file} is no plain file, so nothing was taken in; mend the installation.")
             mode = _PROGRAM if status.st_mode & 0o100 else _PLAIN
-            above, _, name = path.rpartition("/")
-            for folder in _above(path):
-                folders.setdefault(folder, {})
-            folders[above][os.fsencode(name)] = (batch.add(file.read_bytes()), mode)
+            entries[path] = (batch.add(file.read_bytes()), mode)
+    return plant(entries, batch)
+
+
+def plant(entries: Mapping[str, tuple[str, int]], batch: Batch) -> str:
+    """Put the folders of some files into a batch, and return the id of the tree.
+
+    Args:
+        entries: of each file its blob's id and its mode, by its path.
+        batch: where the trees go.
+    """
+    folders: dict[str, Listing] = {"": {}}
+    for path, entry in entries.items():
+        for folder in _above(path):
+            folders.setdefault(folder, {})
+        above, _, name = path.rpartition("/")
+        folders[above][os.fsencode(name)] = entry
     tree = ""
     for folder in sorted(folders, key=lambda one: (-one.count("/") - (one != ""), one)):
         tree = batch.add(format_tree(folders[folder]), "tree")

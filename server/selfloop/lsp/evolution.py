@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from selfloop.errors import RequestFailed
 from selfloop.lsp.evolution_messages import (
@@ -17,13 +17,10 @@ from selfloop.lsp.evolution_messages import (
 )
 from selfloop.lsp.protocol import Empty, RestartResult
 from selfloop.lsp.server import SelfloopServer
-from selfloop.updates import UsageInfo
+from selfloop.lsp.system import usage_info
 
 if TYPE_CHECKING:
     from selfloop.evolution.generations import Generation, Generations
-
-PAUSE_AFTER = 3
-"""Rollbacks in a row after which nothing evolves until the user activates a generation."""
 
 
 def _generations(ls: SelfloopServer) -> Generations:
@@ -36,20 +33,8 @@ async def list_generations(ls: SelfloopServer, params: Empty) -> GenerationListR
     """List every generation, the installed package first, and say which one serves."""
     generations = _generations(ls)
     found = await asyncio.to_thread(generations.list)
-    serving = await asyncio.to_thread(generations.serving)
-    return GenerationListResult(
-        generations=[_info(one) for one in found], active=ls.hub.generation, paused=_paused(serving)
-    )
-
-
-def _paused(serving: dict[str, Any]) -> str | None:
-    count = serving.get("rollbacks")
-    if not isinstance(count, int) or count < PAUSE_AFTER:
-        return None
-    return (
-        f"Nothing evolves, because {count} generations in a row were rolled back; look at them, and activate one by "
-        "`selfloop generation activate` to go on."
-    )
+    paused = await asyncio.to_thread(generations.paused)
+    return GenerationListResult(generations=[_info(one) for one in found], active=ls.hub.generation, paused=paused)
 
 
 def _info(one: Generation) -> GenerationInfo:
@@ -57,15 +42,10 @@ def _info(one: Generation) -> GenerationInfo:
         number=one.number,
         commit=one.commit,
         tree=one.tree,
-        state="verified" if one.state == "rejected" else one.state,
+        state=one.state,
         created_at=one.created_at,
         summary=one.summary,
-        tokens=UsageInfo(
-            input_tokens=one.tokens.input_tokens,
-            cached_tokens=one.tokens.cached_tokens,
-            output_tokens=one.tokens.output_tokens,
-            cost_usd=one.tokens.cost_usd,
-        ),
+        tokens=usage_info(one.tokens),
         parent=one.parent,
         approved_by=one.approved_by,
         reason=one.reason,

@@ -21,6 +21,30 @@ log = logging.getLogger(__name__)
 LOCK_SECONDS = 10.0
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep every other process from changing a file while the block runs.
+
+    Raises:
+        StoreError: another one does for long, or the lock cannot be made; the block did not run.
+    """
+    from filelock import FileLock, Timeout
+
+    with saying(f"{path} could not be changed"):
+        path.parent.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        lock = FileLock(f"{path}.lock", timeout=LOCK_SECONDS)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise StoreError(
+                f"{path} is being changed by another process, so nothing was changed; try again."
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class SharedList:
     """A file that holds one JSON list."""
 
@@ -42,18 +66,7 @@ class SharedList:
     @contextmanager
     def change(self) -> Iterator[list[Any]]:
         """Yield the list, and write it back as the block left it. A block that raises changes nothing."""
-        from filelock import FileLock, Timeout
-
-        with saying(f"{self._path} could not be changed"):
-            self._path.parent.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
-            lock = FileLock(f"{self._path}.lock", timeout=LOCK_SECONDS)
-            try:
-                lock.acquire()
-            except Timeout as error:
-                raise StoreError(
-                    f"{self._path} is being changed by another process, so nothing was changed; try again."
-                ) from error
-        try:
+        with locked(self._path):
             self._keep_what_cannot_be_read()
             content = self.read()
             before = json.dumps(content)
@@ -62,8 +75,6 @@ class SharedList:
             if json.dumps(content) != before:
                 with saying(f"{self._path} could not be changed"):
                     write_file(self._path, after.encode(), durable=True)
-        finally:
-            lock.release()
 
     def _keep_what_cannot_be_read(self) -> None:
         with saying(f"{self._path} could not be changed"):

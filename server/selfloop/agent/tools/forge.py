@@ -81,7 +81,7 @@ async def list_pull_requests(call: Call, params: ListPullRequests) -> Observatio
             *_labels(row),
         ]
         lines.append(" · ".join(part for part in parts if part))
-    return await _listing(call, "list_pull_requests", forge, f"{params.state} pull requests", lines, params.limit)
+    return await _listing(call, "list_pull_requests", forge, _kind(params.state, "pull requests"), lines, params.limit)
 
 
 async def read_pull_request(call: Call, params: ReadPullRequest) -> Observation:
@@ -139,7 +139,7 @@ async def list_issues(call: Call, params: ListIssues) -> Observation:
             *(_labels(row) or ["no labels"]),
         ]
         lines.append(" · ".join(parts))
-    return await _listing(call, "list_issues", forge, f"{params.state} issues", lines, params.limit)
+    return await _listing(call, "list_issues", forge, _kind(params.state, "issues"), lines, params.limit)
 
 
 async def read_issue(call: Call, params: ReadIssue) -> Observation:
@@ -253,11 +253,14 @@ async def _row(forge: Forge, *arguments: str, fields: str) -> dict[str, Any]:
 
 
 async def _listing(call: Call, tool: str, forge: Forge, what: str, lines: list[str], limit: int) -> Observation:
-    what = what.removeprefix("all ")
     if not lines:
         return Observation(f"No {what} fit in {forge.repository.slug}.")
     more = " There may be more: raise `limit`, or narrow the search." if len(lines) >= limit else ""
     return await shown(call, tool, f"{len(lines)} {what}.{more}", "\n".join(lines), source=_source(forge))
+
+
+def _kind(state: str, what: str) -> str:
+    return what if state == "all" else f"{state} {what}"
 
 
 def _filters(state: str, search: str | None, limit: int) -> list[str]:

@@ -8,7 +8,6 @@ are the parent's, even if the layer that compares them were switched off.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import stat
@@ -17,6 +16,8 @@ from pathlib import Path
 
 from attrs import frozen
 
+from selfloop.evolution.source import plant
+from selfloop.sandbox.packs import Batch
 from selfloop.supervisor.contract import may_evolve
 
 _NOT_OURS = frozenset(
@@ -78,29 +79,9 @@ def _walk(root: Path, folder: Path, left_out: frozenset[str], export: bool) -> I
 
 def tree_hash(files: dict[str, Entry]) -> str:
     """Return the hash that git would give a tree of exactly these files; blocks on the disk."""
-    levels: dict[str, dict[str, tuple[str, str]]] = {"": {}}
-    for path, entry in files.items():
-        above, _, name = path.rpartition("/")
-        content = entry.read() if entry.mode else b""
-        blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-        levels.setdefault(above, {})[name] = (f"{entry.mode:o}", blob)
-        while above:
-            above = above.rpartition("/")[0]
-            levels.setdefault(above, {})
-    for path in sorted(levels, key=lambda name: -(name.count("/") + bool(name))):
-        if path:
-            above, _, name = path.rpartition("/")
-            levels[above][name] = ("40000", _tree(levels[path]))
-    return _tree(levels[""])
-
-
-def _tree(names: dict[str, tuple[str, str]]) -> str:
-    # git sorts a folder as if its name ended in a slash.
-    ordered = sorted(names.items(), key=lambda item: os.fsencode(item[0]) + (b"/" if item[1][0] == "40000" else b""))
-    body = b"".join(
-        b"%b %b\0" % (mode.encode(), os.fsencode(name)) + bytes.fromhex(hex) for name, (mode, hex) in ordered
-    )
-    return hashlib.sha1(b"tree %d\0" % len(body) + body, usedforsecurity=False).hexdigest()
+    batch = Batch("sha1")
+    blobs = {path: (batch.add(one.read() if one.mode else b""), one.mode) for path, one in files.items()}
+    return plant(blobs, batch)
 
 
 def make_stage(parent: dict[str, Entry], child: dict[str, Entry], into: Path) -> None:
