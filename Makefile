@@ -10,7 +10,7 @@ demo: $(READY)  ## the main job, on the built-in offline model
 	$(BIN)/selfloop demo
 
 test: $(READY) lint types  ## everything
-	$(BIN)/pytest -n 3 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(READY) lint types unit  ## the quick part: lint, types, unit tests
 

@@ -14,7 +14,7 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -117,6 +117,20 @@ class LspClient:
         )
         self.notify("initialized", {})
         return result
+
+    def set_folders(self, added: Sequence[Path], removed: Sequence[Path]) -> None:
+        """Open and close folders of the window."""
+        event = {
+            "added": [{"uri": to_uri(folder), "name": "folder"} for folder in added],
+            "removed": [{"uri": to_uri(folder), "name": "folder"} for folder in removed],
+        }
+        self.notify("workspace/didChangeWorkspaceFolders", {"event": event})
+
+    def forget(self) -> None:
+        """Begin anew for another test: what was heard so far is dropped."""
+        for heard in (self.updates, self.diagnostics, self.messages, self.shown, self.requests):
+            heard.clear()
+        self.refuse_edits = None
 
     async def close(self) -> int:
         """Shut down as an editor does, and return the exit code."""

@@ -342,6 +342,13 @@ class ModelServer:
     ) -> None:
         self.close()
 
+    def begin(self) -> None:
+        """Forget the script and what was asked, for another test."""
+        with self._lock:
+            self._script = []
+            for kept in (self.requests, self.others, self.overrun):
+                kept.clear()
+
     def answer(self, request: Request) -> Answer:
         """Return the answer to any request. Called from a thread of the connection."""
         path = request.path.split("?")[0]

@@ -269,6 +269,11 @@ class Workspace:
         """Tell whether a turn of any session runs."""
         return any(conversation.running for conversation in self._conversations.values())
 
+    @property
+    def at_work(self) -> bool:
+        """Whether a turn or a loop's round runs."""
+        return self.any_running() or (self._loops is not None and bool(self._loops.engine.running()))
+
     def use_model(self, settings: Settings) -> None:
         """Use other settings of the model from the next call on."""
         self.settings = settings

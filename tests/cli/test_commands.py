@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from lsp_client import LspClient
 from model_server import ModelServer, call, text, tools
@@ -19,6 +20,8 @@ CHANGED = GREETING.replace("    return 'Hello '", "    '''Greet.'''\n    return 
     "    return 'Bye '", "    '''Part.'''\n    return 'Bye '"
 )
 
+SHARED_SERVER = True
+
 
 @pytest.fixture
 def env(model: ModelServer, workspace: Path) -> dict[str, str]:
@@ -26,7 +29,7 @@ def env(model: ModelServer, workspace: Path) -> dict[str, str]:
     return environment_for(model)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def editor(start: Starter, model: ModelServer) -> LspClient:
     """An editor whose agent has proposed two hunks."""
     model.extend(

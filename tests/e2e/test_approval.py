@@ -8,6 +8,8 @@ from lsp_client import to_uri
 from model_server import ModelServer, call, text, tools
 from scene import GREETING, Starter
 
+SHARED_SERVER = True
+
 
 async def test_a_prompt_becomes_an_edit_only_after_the_click(
     start: Starter, workspace: Path, model: ModelServer

@@ -11,6 +11,8 @@ from lsp_client import LspClient, RpcError, to_path
 from model_server import ModelServer, call, text, tools
 from scene import GREETING, Starter
 
+SHARED_SERVER = True
+
 
 def place(line: int) -> dict[str, Any]:
     """Return an empty range at the start of a line."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from lsp_client import RpcError, to_uri
-from model_server import ModelServer, call, text, tools
+from model_server import Answer, Hold, ModelServer, call, text, tools
 from scene import GREETING, Starter
 
 
@@ -61,3 +62,35 @@ async def test_a_window_without_a_folder_is_told_to_open_one(start: Starter, mod
     with pytest.raises(RpcError, match="open a folder"):
         await client.request("selfloop/session/new", {})
     await client.close()
+
+
+async def test_a_folder_that_is_closed_is_not_served_any_more_and_comes_back_as_it_was(
+    start: Starter, workspace: Path, other: Path, model: ModelServer
+) -> None:
+    client = await start(workspace, other)
+    uri = client.open(other / "greet.py")
+    session = (await client.request("selfloop/session/new", {"workspaceFolder": to_uri(other)}))["sessionId"]
+    hold = Hold()
+    edit = tools(call("edit_file", path="greet.py", old="Hello", new="Servus"))
+    model.extend(Answer((hold, *edit.pieces)), text("Done."))
+    await client.request("selfloop/session/prompt", {"sessionId": session, "text": "Go."})
+    model.wait(1)
+
+    client.set_folders([], [other])
+    await asyncio.sleep(1.5)
+    assert len((await client.request("selfloop/status", {}))["folders"]) == 2, "what is at work there goes on"
+    hold.event.set()
+    await client.idle(session)
+    while len((status := await client.request("selfloop/status", {}))["folders"]) == 2:
+        await asyncio.sleep(0.1)
+    assert status["folders"] == [to_uri(workspace)] and status["gatesPending"] == 0
+    assert (await client.request("selfloop/gate/list", {}))["gates"] == []
+    await client.until(lambda: client.diagnostics.get(uri) == [])
+    with pytest.raises(RpcError, match="session"):
+        await client.request("selfloop/session/read", {"sessionId": session})
+
+    client.set_folders([other], [])
+    await client.until(lambda: client.diagnostics.get(uri))
+    (gate,) = (await client.request("selfloop/gate/list", {"state": "open"}))["gates"]
+    assert gate["sessionId"] == session
+    assert len((await client.request("selfloop/status", {}))["folders"]) == 2

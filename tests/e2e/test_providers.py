@@ -22,6 +22,8 @@ from model_server import (
 )
 from scene import Starter
 
+SHARED_SERVER = True
+
 CONTEXT = "This model's maximum context length is 8192 tokens, however you requested 90000 tokens"
 
 

@@ -11,6 +11,8 @@ from model_server import DONE, Answer, Hold, ModelServer, Request, chunk, raw, t
 from processes import kill, worker_of
 from scene import Starter
 
+SHARED_SERVER = True
+
 
 class Held:
     """A model that says nothing in its first turn until it is let go, and then one word for each turn."""

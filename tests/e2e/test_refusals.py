@@ -13,6 +13,8 @@ from lsp_client import LspClient, RpcError, to_uri
 from model_server import ModelServer, call, text, tools
 from scene import GREETING, Starter, git
 
+SHARED_SERVER = True
+
 
 async def refused(client: LspClient, method: str, params: dict[str, Any]) -> RpcError:
     """Return the error of a request that must fail, after a look at its sentence."""

@@ -9,6 +9,8 @@ from lsp_client import LspClient, to_uri
 from model_server import ModelServer, call, text, tools
 from scene import Starter
 
+SHARED_SERVER = True
+
 
 async def say(client: LspClient, words: str, session: str | None = None, *, count: int = 1) -> str:
     """Prompt, wait for the end of the turn, and return the session."""

@@ -11,6 +11,8 @@ from lsp_client import LspClient, RpcError
 from model_server import ModelServer, call, text, tools
 from scene import GREETING, Starter
 
+SHARED_SERVER = True
+
 FIRST = GREETING.replace("'Hello ' + name", "f'Hello {name}'")
 BOTH = FIRST.replace("'Bye ' + name", "f'Bye {name}'")
 

@@ -15,6 +15,8 @@ from model_server import Answer, Hold, ModelServer, Request, call, chunk, event,
 from processes import kill, worker_of
 from scene import GREETING, Starter
 
+SHARED_SERVER = True
+
 END = re.compile(r"<!-- selfloop: end (turn-\w+) -->")
 WRITING = re.compile(r"<!-- selfloop: writing (turn-\w+) (\d+) -->")
 

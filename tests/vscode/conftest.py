@@ -47,14 +47,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 class Stage(ModelServer):
-    """A model whose script each test begins anew."""
-
-    def begin(self) -> None:
-        """Forget the script and what was asked."""
-        with self._lock:
-            self._script = []
-            for kept in (self.requests, self.others, self.overrun):
-                kept.clear()
+    """A model whose script holds only what the agent asks for its work."""
 
     def answer(self, request: Request) -> Answer:
         """Answer from the script; the question whether a new task begins is no part of any."""

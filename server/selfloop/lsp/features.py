@@ -9,6 +9,7 @@ from lsprotocol import types
 
 from selfloop.errors import InvalidInput, SelfloopError
 from selfloop.lsp import asking, chat, chat_files, code_actions, evolution, gates, inbox, loops, system
+from selfloop.lsp.closing import close_later
 from selfloop.lsp.convert import uri_of_path
 from selfloop.lsp.hub import Hub
 from selfloop.lsp.protocol import COMMANDS, Wire, decode
@@ -159,6 +160,8 @@ def _open(ls: SelfloopServer, uri: str) -> None:
 def _folders_changed(ls: SelfloopServer, params: types.DidChangeWorkspaceFoldersParams) -> None:
     for folder in params.event.added if ls.hub.at_work else ():
         _open(ls, folder.uri)
+    if params.event.removed:
+        close_later(ls.hub)
 
 
 def _configuration_changed(ls: SelfloopServer, params: types.DidChangeConfigurationParams) -> None:

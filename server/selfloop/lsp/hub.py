@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
-from attrs import evolve
 
 from selfloop.agent.context import EditorSnapshot, OpenDocument
-from selfloop.config import Folders, Settings, load_settings, origin_of, save_model_choice
+from selfloop.config import Folders, Settings, load_settings, origin_of
 from selfloop.errors import InvalidInput, RequestFailed, SelfloopError, Unknown
 from selfloop.gates.editor import ApplyOutcome, BufferEdit, Editor
 from selfloop.lsp.convert import path_of_uri
@@ -91,6 +90,8 @@ class Hub(Generic[W]):
         self.windows: dict[int, W] = {}
         self.workspaces: dict[Path, Workspace] = {}
         """By real path, in the order in which they were opened."""
+        self.closing: set[Path] = set()
+        """Folders that are just being closed."""
         self.rules = Rules(self.folders.data)
         self.restarting: str | None = None
         """The id of the restart that is under way."""
@@ -109,6 +110,8 @@ class Hub(Generic[W]):
         """A workspace was opened."""
         self.chat_writer: Any = None
         """Given by the worker: the `ChatWriter`, which stands above this file."""
+        self.on_window_closed: Callable[[], None] = lambda: None
+        """Given by the features."""
         self.editor_of: Callable[[Path], Editor] = lambda folder: NoEditor()
         """Given by the features: the windows as the gates see them."""
         self.stopping = asyncio.Event()
@@ -191,6 +194,7 @@ class Hub(Generic[W]):
             case "control/windowClosed":
                 self.windows.pop(int(params["window"]), None)
                 self._last_session.pop(int(params["window"]), None)
+                self.on_window_closed()
             case "control/resend":
                 self._resend(int(params["window"]), params["sessionId"], int(params["after"]))
             case "control/outcomes":
@@ -245,6 +249,8 @@ class Hub(Generic[W]):
         if path is None:
             raise RequestFailed(f"{uri} is no local folder, so nothing was opened; open a folder on this machine.")
         real = path.resolve()
+        if real in self.closing:
+            raise RequestFailed(f"{path} is just being closed, so nothing was done in it; try again.")
         if real not in self.workspaces:
             if real in self._foreign:
                 raise RequestFailed(
@@ -338,15 +344,8 @@ class Hub(Generic[W]):
         """Return the name of the model in use."""
         return (self._settings.model or None) if self._settings is not None else None
 
-    def select_model(self, model: str, base_url: str | None) -> None:
-        """Use a model in every folder from the next call on, and remember it for the user."""
-        if base_url and origin_of(base_url) is None:
-            raise InvalidInput("The base URL must look like https://host/v1, so the model was not changed; mend it.")
-        settings = self.settings()
-        # Absent: at the same endpoint; empty: at none, so that litellm finds the model's own provider.
-        place = settings.base_url if base_url is None else base_url or None
-        chosen = evolve(settings, model=model, base_url=place)
-        save_model_choice(self.folders, model, place)
+    def use_settings(self, chosen: Settings) -> None:
+        """Use other settings of the model in every folder from the next call on."""
         self._settings = chosen
         for workspace in self.workspaces.values():
             workspace.use_model(chosen)

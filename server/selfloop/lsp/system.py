@@ -6,8 +6,10 @@ import os
 import uuid
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 import selfloop
-from selfloop.config import origin_of
+from selfloop.config import origin_of, save_model_choice
 from selfloop.errors import InvalidInput, RequestFailed
 from selfloop.lsp.protocol import (
     DiscoveredEndpoint,
@@ -36,9 +38,9 @@ if TYPE_CHECKING:
 
 async def status(ls: SelfloopServer, params: Empty) -> StatusResult:
     """Say what serves, on which model, how well fenced, and what waits."""
-    workspaces = list(ls.hub.workspaces.values())
-    first = workspaces[0] if workspaces else None
+    first = next(iter(ls.hub.workspaces.values()), None)
     isolation = await first.workshop.isolation() if first is not None and ls.trusted else None
+    workspaces = list(ls.hub.workspaces.values())  # Those that are still open now.
     spend = sum((workspace.spend() for workspace in workspaces), Usage())
     return StatusResult(
         version=selfloop.__version__,
@@ -102,7 +104,13 @@ def select_model(ls: SelfloopServer, params: ModelSelectParams) -> Empty:
     """Use another model from the next call on, in every folder; remembered for this user."""
     if not params.model.strip():
         raise InvalidInput("The model's name is empty, so the model was not changed; selfloop/model/list shows names.")
-    ls.hub.select_model(params.model.strip(), params.base_url)
+    if params.base_url and origin_of(params.base_url) is None:
+        raise InvalidInput("The base URL must look like https://host/v1, so the model was not changed; mend it.")
+    settings, model = ls.hub.settings(), params.model.strip()
+    # Absent: at the same endpoint; empty: at none, so that litellm finds the model's own provider.
+    place = settings.base_url if params.base_url is None else params.base_url or None
+    save_model_choice(ls.hub.folders, model, place)
+    ls.hub.use_settings(evolve(settings, model=model, base_url=place))
     return Empty()
 
 

@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 from selfloop.lsp.chat_writer import ChatWriter
+from selfloop.lsp.closing import close_later
 from selfloop.lsp.editor import WindowEditor
 from selfloop.lsp.features import create_server, take_over
 from selfloop.lsp.hub import Hub
@@ -53,6 +54,7 @@ async def _serve(read_fd: int, write_fd: int) -> None:
     hub: Hub[SelfloopServer] = Hub(read_fd, write_fd, create_server)
     hub.editor_of = lambda folder: WindowEditor(hub, folder)
     hub.takeover.on_start = take_over
+    hub.on_window_closed = lambda: close_later(hub)
     hub.takeover.on_state = lambda state: _tell_rounds(hub, state)
     Inbox(hub)
     hub.chat_writer = ChatWriter(hub)
