@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -236,6 +237,12 @@ def test_no_import_goes_in_a_circle() -> None:
 def test_no_file_has_grown_beyond_its_one_job() -> None:
     long = {module: file.read_text(encoding="utf-8").count("\n") for module, file in modules()}
     assert {module: lines for module, lines in long.items() if lines > 420} == {}
+
+
+def test_names_of_test_files_are_unique() -> None:
+    tests = Path(__file__).parent
+    names = Counter(path.name for path in tests.rglob("test_*.py") if "mini" not in path.relative_to(tests).parts)
+    assert [name for name, count in names.items() if count > 1] == [], "pytest imports only one of a name"
 
 
 def test_every_module_says_what_it_is() -> None:

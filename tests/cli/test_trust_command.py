@@ -86,3 +86,11 @@ def test_closed_streams_are_no_reason_to_fail(workspace: Path) -> None:
     command = f"{sys.executable} -P -m selfloop chat <&- >&-"
     done = subprocess.run(command, shell=True, cwd=workspace, stderr=subprocess.PIPE, text=True, timeout=60)  # noqa: S602
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_serve_has_a_help_and_says_what_a_self_needs() -> None:
+    helped = selfloop("serve", "--help")
+    assert helped.returncode == 0 and "--self FOLDER" in helped.stdout
+    refused = selfloop("serve", "--self")
+    assert refused.returncode == 2 and refused.stdout == ""
+    assert refused.stderr == "--self needs the folder of a checkout; nothing was started.\n"

@@ -19,7 +19,7 @@ def test_the_blocks_are_toml_and_start_the_server_for_each_language() -> None:
     assert [server["command"], *server["args"]] == ["selfloop", "serve"]
     assert languages["language"] and all("selfloop" in one["language-servers"] for one in languages["language"])
     assert "markdown" in {one["name"] for one in languages["language"]}, "chat files are Markdown"
-    keys = tomllib.loads(block("helix.md", "keys"))["keys"]["normal"]["space"]["S"]
+    keys = tomllib.loads(block("helix.md", "keys"))["keys"]["normal"]["space"]["x"]
     assert keys["c"] == ":lsp-workspace-command selfloop.chat.new"
 
 

@@ -83,7 +83,10 @@ def register(
     @click.option("--level", metavar="LEVEL", help="L1, L2 or L3; a higher one waits for your approval.")
     @click.option("--cadence", metavar="CADENCE", help="Such as 'every 30m', 'daily 09:00', 'manual'.")
     @click.option(
-        "--allow", multiple=True, metavar="ACTION", help="What it may do by itself at L3; waits for your approval."
+        "--allow",
+        multiple=True,
+        metavar="ACTION",
+        help="What it may do by itself at L3: its own action, as `loop show` names it; waits for your approval.",
     )
     @folder_option
     @json_option

@@ -34,7 +34,7 @@ class _Folder(click.ParamType):
 _FOLDER = _Folder()
 
 folder_option = click.option("--folder", "-C", type=_FOLDER, default=".", help="The workspace; default: this folder.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the protocol's result as one JSON object.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 class _Terminal(click.Group):
@@ -99,6 +99,14 @@ def demo(keep: bool, evolution: bool) -> None:
     from selfloop.cli.demo import run
 
     sys.exit(run(keep=keep, evolution=evolution))
+
+
+@main.command()
+@click.option("--self", "own", metavar="FOLDER", help="Serve this checkout in the place of the installed package.")
+def serve(own: str | None) -> None:
+    """Be the language server, on standard input and output; an editor starts it."""
+    # `__main__.py` goes the short way; only its help is ever asked for here.
+    raise click.UsageError("Start it as `selfloop serve`; nothing was started.")
 
 
 @main.command()

@@ -22,6 +22,9 @@ def main() -> int:
     # `--self FOLDER`: a checkout is generation 0 in the place of the installed package, for those who develop it. The
     # supervisor itself is always the installed one.
     own = sys.argv[sys.argv.index("--self") + 1 :][:1] if "--self" in sys.argv else []
+    if "--self" in sys.argv and not own:
+        sys.stderr.write("--self needs the folder of a checkout; nothing was started.\n")
+        return 2
     return serve([sys.executable, "-I", os.path.join(here, "worker_boot.py")], os.path.abspath(own[0]) if own else None)
 
 
