@@ -271,8 +271,9 @@ class Workspace:
 
     @property
     def at_work(self) -> bool:
-        """Whether a turn or a loop's round runs."""
-        return self.any_running() or (self._loops is not None and bool(self._loops.engine.running()))
+        """Whether a turn or a loop's round runs, or what a dead worker left is being mended."""
+        mending = self._mended is not None and not self._mended.done()
+        return mending or self.any_running() or (self._loops is not None and bool(self._loops.engine.running()))
 
     def use_model(self, settings: Settings) -> None:
         """Use other settings of the model from the next call on."""

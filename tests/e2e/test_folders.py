@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from pathlib import Path
 
 import pytest
 
-from lsp_client import RpcError, to_uri
+from lsp_client import RpcError, to_path, to_uri
 from model_server import Answer, Hold, ModelServer, call, text, tools
 from scene import GREETING, Starter
 
@@ -52,6 +53,55 @@ async def test_a_folder_that_comes_later_is_served_too(
     model.extend(text("Hello."))
     await client.request("selfloop/session/prompt", {"sessionId": session, "text": "Hello?"})
     assert (await client.idle(session))["stopReason"] == "end_turn"
+
+
+async def test_folders_that_come_and_go_quickly_end_as_the_window_has_them(
+    start: Starter, workspace: Path, tmp_path: Path, model: ModelServer
+) -> None:
+    chance = random.Random(11)
+    folders = [tmp_path / f"folder {number}" for number in range(4)]
+    for folder in folders:
+        folder.mkdir()
+    client = await start(workspace)
+    here = {workspace}
+    for _ in range(30):
+        folder = chance.choice(folders)
+        client.set_folders(*([], [folder]) if folder in here else ([folder], []))
+        here ^= {folder}
+        await asyncio.sleep(chance.choice([0, 0.01, 0.3, 0.6]))
+    wanted = {to_uri(folder) for folder in here}
+    async with asyncio.timeout(20):
+        while set((await client.request("selfloop/status", {}))["folders"]) != wanted:
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(1.2)
+    assert set((await client.request("selfloop/status", {}))["folders"]) == wanted, "and it stays so"
+    for folder in here:
+        await client.request("selfloop/session/new", {"workspaceFolder": to_uri(folder)})
+
+
+async def test_a_chat_file_goes_on_when_its_folder_comes_back(
+    start: Starter, workspace: Path, other: Path, model: ModelServer
+) -> None:
+    client = await start(other, workspace)
+    made = {"command": "selfloop.chat.new", "arguments": [{}]}
+    uri = client.open(to_path((await client.request("workspace/executeCommand", made))["uri"]), language="markdown")
+    send = {"command": "selfloop.chat.send", "arguments": [{"uri": uri}]}
+    client.change(uri, client.buffers[uri] + "Hello?\n")
+    model.extend(text("I am here."))
+    await client.request("workspace/executeCommand", send)
+    await client.until(lambda: "<!-- selfloop: end" in client.buffers[uri])
+    client.set_folders([], [other])
+    async with asyncio.timeout(20):
+        while len((await client.request("selfloop/status", {}))["folders"]) == 2:
+            await asyncio.sleep(0.1)
+
+    client.set_folders([other], [])
+    client.change(uri, client.buffers[uri] + "And now?\n")
+    model.extend(text("CONTINUE"), text("I still am."))
+    await client.request("workspace/executeCommand", send)
+    await client.until(lambda: client.buffers[uri].count("<!-- selfloop: end") == 2)
+    assert client.buffers[uri].count("I still am.") == 1
+    assert not [one for one in client.messages if one["type"] == 1]
 
 
 async def test_a_window_without_a_folder_is_told_to_open_one(start: Starter, model: ModelServer) -> None:

@@ -49,6 +49,23 @@ async def test_malformed_frames_are_survived(start: Starter) -> None:
     client.answers.clear()  # Parse errors are answered with id null, as JSON-RPC says.
 
 
+async def test_half_a_surrogate_pair_is_no_reason_to_fall_silent(start: Starter, workspace: Path) -> None:
+    client = await start()
+    uri = client.open(workspace / "greet.py", "x")
+    half = {"textDocument": {"uri": uri, "version": 2}, "contentChanges": [{"text": "a\ud83db"}]}
+    client.send_raw(frame(json.dumps({"jsonrpc": "2.0", "method": "textDocument/didChange", "params": half}).encode()))
+    other = {"uri": (workspace / "README.md").as_uri(), "languageId": "markdown", "version": 1, "text": "\udc00"}
+    opened = {"jsonrpc": "2.0", "method": "textDocument/didOpen", "params": {"textDocument": other}}
+    client.send_raw(frame(json.dumps(opened).encode()))
+    body = {"jsonrpc": "2.0", "id": "half", "method": "selfloop/session/new", "params": {"idempotencyKey": "\ud83d"}}
+    client.send_raw(frame(json.dumps(body).encode()))
+    await client.until(lambda: client.answers)
+    assert client.answers.pop()["id"] == "half"
+    await client.request("selfloop/restart", {})
+    await client.until(lambda: [one for one in client.of_type("generation") if one["state"] != "starting"], 60)
+    assert client.of_type("generation")[-1]["state"] == "active"
+
+
 async def test_a_frame_may_come_in_any_pieces(start: Starter) -> None:
     client = await start()
     for size in (1, 2, 3, 7, 40):

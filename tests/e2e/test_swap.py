@@ -130,7 +130,9 @@ async def test_a_swap_waits_for_the_tool_that_runs(
     start: Starter, workspace: Path, model: ModelServer, own_home: Path
 ) -> None:
     number = await adopt(own_home, retitled(1))
-    client = await start()
+    (own_home / "config").mkdir()
+    (own_home / "config" / "settings.toml").write_text('model = "scripted"\n')
+    client = await start(env={"MODEL_NAME": ""})
     if (await client.request("selfloop/status", {}))["isolation"] != "process":
         pytest.skip("commands wait at a gate without a jail")
     session = (await client.request("selfloop/session/new", {}))["sessionId"]
@@ -138,8 +140,11 @@ async def test_a_swap_waits_for_the_tool_that_runs(
     await say(client, session, "Run it.")
     await client.until(lambda: [c for c in client.of_type("toolCall", session) if c["status"] == "running"])
     await activate(client, number)
+    await asyncio.sleep(3)  # By now it is primed, and waits.
+    await client.request("selfloop/model/select", {"model": "another"})
     await client.idle(session, timeout=180)
     await until_generation(client, number)
+    assert (await client.request("selfloop/status", {}))["model"] == "another", "what was chosen meanwhile counts"
     (call_,) = {update["toolCallId"] for update in client.of_type("toolCall", session)}
     ends = [u["status"] for u in client.of_type("toolCall", session) if u["toolCallId"] == call_]
     assert ends[-1] == "completed"

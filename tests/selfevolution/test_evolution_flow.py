@@ -157,7 +157,9 @@ async def test_a_rejection_is_remembered_with_its_reason_and_the_same_is_not_ask
     assert "Commas are old." in told
 
 
-async def test_an_approval_of_what_is_not_what_was_shown_is_refused(room: SelfRoom, model: ModelServer) -> None:
+async def test_an_approval_of_what_is_not_what_was_shown_is_refused(
+    room: SelfRoom, model: ModelServer, tmp_path: Path
+) -> None:
     room.say("Greet with a comma.")
     model._script = plays(REFLECTED, EVOLVED)
     report = await room.round(LOOP)
@@ -177,6 +179,11 @@ async def test_an_approval_of_what_is_not_what_was_shown_is_refused(room: SelfRo
     home.keep_evidence(subject["parentTree"], subject["tree"], {**kept, "seconds": 9.0})
     await approve("The evidence is not what was shown")
     home.keep_evidence(subject["parentTree"], subject["tree"], kept)
+    chat = tmp_path / "self" / "prompts" / "chat.md"
+    before = chat.read_text()
+    chat.write_text(f"{before}Edited meanwhile.\n")
+    await approve("The installed Selfloop was changed")
+    chat.write_text(before)
     assert room.workspace.gates.get(gate.gate_id).state == "open" and room.swapped == []
     await room.workspace.gates.resolve(gate.gate_id, "approve", digest=gate.digest, editor=editor)
     await until(lambda: room.swapped)

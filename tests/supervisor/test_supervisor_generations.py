@@ -4,10 +4,11 @@ import os
 
 import pytest
 
-from generation_room import ROOT, active, git_tree, make_active
+from generation_room import ROOT, active, git_tree, make_active, make_generation, thaw
 from selfloop.supervisor.contract import may_evolve
-from selfloop.supervisor.generations import INSTALLED, Generation, Refused, Shelf, _tree
+from selfloop.supervisor.generations import INSTALLED, Generation, Refused, Shelf
 from selfloop.supervisor.offered import covers
+from selfloop.supervisor.trees import hash_tree
 
 pytestmark = pytest.mark.unit
 
@@ -51,7 +52,7 @@ def test_each_place_in_the_list_is_there():
 
 
 def tree_of(folder):
-    steps = _tree(str(folder), "", {})
+    steps = hash_tree(str(folder), "", {})
     while True:
         try:
             next(steps)
@@ -124,6 +125,58 @@ def test_a_write_that_was_cut_off_leaves_what_was(tmp_path):
     shelf.roll_back(4, "It was bad.")
     assert shelf.active().number == 0
     assert not os.path.exists(tmp_path / "data" / "self" / "active.json.new")
+
+
+@pytest.fixture
+def grown(tmp_path):
+    """A generation that can be started."""
+    tree = make_generation(tmp_path, {"prompts/chat.md": lambda text: f"{text}\nIt grew.\n"})
+    yield Generation(4, tree)
+    thaw(tmp_path / "data" / "self" / "generations" / tree)
+
+
+def test_starts_side_by_side_are_no_failures(tmp_path, grown):
+    make_active(tmp_path, 4, grown.tree, boots=2, starting=[os.getppid(), 1])
+    shelf = Shelf(str(tmp_path / "data"), str(ROOT / "server" / "selfloop"))
+    assert shelf.choose()[0].number == 4, "the others are still at it"
+    assert active(tmp_path)["boots"] == 3 and os.getpid() in active(tmp_path)["starting"]
+    shelf.abandoned(grown)
+    assert active(tmp_path)["boots"] == 2 and os.getpid() not in active(tmp_path)["starting"]
+    shelf.booted(grown)
+    assert (active(tmp_path)["boots"], active(tmp_path)["starting"]) == (0, [])
+
+    make_active(tmp_path, 4, grown.tree, boots=2, starting=[2**22 + 1, 2**22 + 2])
+    chosen, why = shelf.choose()
+    assert chosen is INSTALLED and "failed to start 2 times" in why, "those who were at it are dead"
+
+
+def test_where_nothing_can_be_written_a_bad_generation_is_left_all_the_same(tmp_path, grown):
+    make_active(tmp_path, 4, grown.tree, state="probation")
+    shelf = Shelf(str(tmp_path / "data"), str(ROOT / "server" / "selfloop"))
+    lock = tmp_path / "data" / "self" / "active.lock"
+    lock.mkdir()
+    assert shelf.choose()[0].number == 4
+    shelf.roll_back(4, "It was slow.")
+    assert active(tmp_path)["number"] == 4, "the disk took nothing"
+    assert shelf.choose()[0] is INSTALLED
+    lock.rmdir()
+    shelf.begin(grown, "user")
+    assert shelf.choose()[0].number == 4, "who activates it again, has it"
+
+
+def test_what_came_to_nothing_takes_nothing_of_anothers_back(tmp_path):
+    shelf = Shelf(str(tmp_path / "data"), str(ROOT / "server" / "selfloop"))
+    one = Generation(1, "1" * 40)
+    shelf.begin(one, "approval")
+    shelf.settle(one)
+    before = shelf.begin(one, "restart")
+    Shelf(str(tmp_path / "data"), str(ROOT / "server" / "selfloop")).begin(INSTALLED, "user")
+    shelf.take_back(before, one)
+    assert active(tmp_path)["number"] == 0, "a restart begins nothing, so nothing is taken back"
+    two = Generation(2, "2" * 40)
+    before = shelf.begin(two, "approval")
+    shelf.take_back(before, two)
+    assert active(tmp_path) == before
 
 
 def test_more_covers_less():

@@ -145,6 +145,20 @@ def test_a_candidate_that_hangs_is_refused_after_a_while(start, home, folder, ge
     assert serving(client) == 0
 
 
+def test_an_end_in_the_middle_of_a_swap_loses_no_approval(start, home, folder, generation):
+    tree = generation("well")
+    client = start()
+    client.initialize(folder)
+    asked = {"do": "swap", "restartId": "r1", "number": 1, "tree": tree, "by": "approval"}
+    client.call("selfloop/restart", asked)
+    assert client.notified("test/swapState", 30)["state"] == "starting"
+    assert client.end() == 0
+    assert (active(home)["number"], active(home)["state"]) == (1, "probation")
+    again = start()
+    again.initialize(folder)
+    assert serving(again) == 1
+
+
 def test_folders_that_are_not_what_was_approved_are_not_started(start, home, folder, generation):
     tree = generation("well")
     place = home / "data/self/generations" / tree

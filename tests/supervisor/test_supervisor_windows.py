@@ -142,6 +142,11 @@ def test_every_folder_of_every_window_is_served_once(start, tmp_path):
     four = start()
     four.initialize(folders["c"])
     assert four.worker() == one.worker()
+    event = {"added": [{"uri": folders["b"].as_uri(), "name": "b"}], "removed": []}
+    four.notify("workspace/didChangeWorkspaceFolders", {"event": event})
+    heard = four.call("selfloop/gate/read", {"do": "heard"})
+    told = [params["folders"] for window, method, params in heard if method == "control/folders"][-1]
+    assert {folder["path"][-1]: folder["owned"] for folder in told}["b"] is False, "another serves it"
     event = {"added": [{"uri": folders["d"].as_uri(), "name": "d"}], "removed": []}
     one.notify("workspace/didChangeWorkspaceFolders", {"event": event})
     five = start()

@@ -155,6 +155,11 @@ class Promotion:
                 f"Generation {serving} serves by now, and this one was proven against generation {subject['parent']}, "
                 "so nothing was approved; evolve again."
             )
+        if self.generations.get(serving).tree != subject["parentTree"]:
+            raise Stale(
+                "The installed Selfloop was changed since this was proven against it, so nothing was approved; "
+                "evolve again."
+            )
 
     async def approved(self, record: GateRecord) -> None:
         """Add the generation that a person has approved, and have it swapped in."""

@@ -114,6 +114,11 @@ class ChatWriter:
         self._follow(file, owed.session_id)
         return event
 
+    def writes(self, workspace: Workspace) -> bool:
+        """Tell whether an answer is being written in a workspace."""
+        tasks = [file.task for file in self._files.values() if file.workspace is workspace]
+        return any(task is not None and not task.done() for task in tasks)
+
     def say(self, text: str, kind: types.MessageType = types.MessageType.Info) -> None:
         """Show the user one sentence, in every window."""
         for server in self._hub.windows.values():
@@ -139,7 +144,8 @@ class ChatWriter:
 
     def _file(self, workspace: Workspace, name: str) -> ChatFile:
         key = (workspace.path, name)
-        if key not in self._files:
+        known = self._files.get(key)
+        if known is None or known.workspace is not workspace:  # It was closed and opened again.
             self._files[key] = ChatFile(workspace, self.chats(workspace), name, self._begun + DISK_SECONDS)
         return self._files[key]
 

@@ -1,6 +1,6 @@
 """A folder that no window has open any more is closed, once nothing is at work in it: what waits there waits unseen.
 
-Invariant: a folder that comes back while it is being closed is refused with a sentence, never opened twice.
+Invariant: a folder that comes back while it is being closed is opened again after that, never twice.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ _LOOK_SECONDS = 0.5
 
 def close_later(hub: Hub[SelfloopServer]) -> None:
     """Close what no window has open, soon. Without any window nothing is: the server ends, or another takes over."""
-    if hub.windows:
-        hub.spawn(_close_unused(hub), "close folders")
+    if hub.closer is None or hub.closer.done():
+        hub.closer = hub.spawn(_close_unused(hub), "close folders")
 
 
 async def _close_unused(hub: Hub[SelfloopServer]) -> None:
     await asyncio.sleep(_LOOK_SECONDS)
-    while unused := _unused(hub):
-        for path, workspace in unused.items():
-            if not workspace.at_work:
+    while hub.windows and hub.at_work and (unused := hub.workspaces.keys() - _used(hub)):
+        for path in unused:
+            workspace = hub.workspaces[path]
+            if path not in _used(hub) and not workspace.at_work and not hub.chat_writer.writes(workspace):
                 await _close(hub, path, workspace)
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-def _unused(hub: Hub[SelfloopServer]) -> dict[Path, Workspace]:
-    paths = (path_of_uri(uri) for server in hub.windows.values() for uri in server.folder_uris())
-    used = {path.resolve() for path in paths if path is not None}
-    return {path: one for path, one in hub.workspaces.items() if path not in used}
+def _used(hub: Hub[SelfloopServer]) -> set[Path]:
+    uris = [uri for server in hub.windows.values() if server.ready for uri in server.folder_uris()]
+    return {path.resolve() for uri in uris if (path := path_of_uri(uri)) is not None}
 
 
 async def _close(hub: Hub[SelfloopServer], path: Path, workspace: Workspace) -> None:
@@ -51,4 +51,7 @@ async def _close(hub: Hub[SelfloopServer], path: Path, workspace: Workspace) -> 
         logger.error("closing %s: %s", path, error.message)
     finally:
         hub.closing.discard(path)
-    hub.on_faces_changed(None)
+    hub.on_faces_changed(path)
+    if path in _used(hub):  # It came back meanwhile.
+        for server in [one for one in hub.windows.values() if one.ready]:
+            hub.takeover.on_start(server)

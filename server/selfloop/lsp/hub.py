@@ -92,6 +92,7 @@ class Hub(Generic[W]):
         """By real path, in the order in which they were opened."""
         self.closing: set[Path] = set()
         """Folders that are just being closed."""
+        self.closer: asyncio.Task[None] | None = None
         self.rules = Rules(self.folders.data)
         self.restarting: str | None = None
         """The id of the restart that is under way."""
@@ -173,6 +174,7 @@ class Hub(Generic[W]):
         params = message.params
         match message.method:
             case "control/start":
+                self._settings = None  # The user may have chosen another model since this worker was primed.
                 self._know_folders(params)
                 self.generation = int(params.get("generation", 0))
                 self._restarted = params.get("restartId")

@@ -71,6 +71,11 @@ def error_body(request_id: int | str, code: int, message: str, reason: str | Non
     return encoder.encode({"jsonrpc": "2.0", "id": request_id, "error": error})
 
 
+def _without_halves(body: bytes) -> bytes:
+    """Return a message with "?" for each half of a surrogate pair: to editors that is JSON, and both are as long."""
+    return json.dumps(json.loads(body), ensure_ascii=False).encode("utf-8", "replace")
+
+
 class SelfloopProtocol(LanguageServerProtocol):
     """pygls' protocol, fed with whole messages instead of a stream."""
 
@@ -82,8 +87,12 @@ class SelfloopProtocol(LanguageServerProtocol):
         try:
             head = _head.decode(frame.body)
         except (msgspec.DecodeError, msgspec.ValidationError):
-            logger.warning("a message of window %d is no JSON-RPC and was dropped", self._server.window)
-            return
+            try:
+                frame = frame._replace(body=_without_halves(frame.body))
+                head = _head.decode(frame.body)
+            except (ValueError, RecursionError, msgspec.MsgspecError):
+                logger.warning("a message of window %d is no JSON-RPC and was dropped", self._server.window)
+                return
         method = head.method
         if method is None:
             self._ordinary(frame.body, head)

@@ -232,8 +232,8 @@ class Delivery:
         for entry in entries:
             if window.ledger.close(entry.id) is None:
                 continue
-            if not isinstance(done, list):
-                outcome = UNKNOWN
+            if not isinstance(done, list) or (entry.key not in done and entry.asked_at < window.left_folder_at):
+                outcome = UNKNOWN  # Nobody answers for a folder that was left meanwhile.
             elif entry.key in done:
                 outcome = "It took effect."
             else:

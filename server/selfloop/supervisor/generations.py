@@ -16,11 +16,11 @@ import os
 import re
 import time
 
-from selfloop.supervisor.contract import BOOTS, ROLLBACKS, VERIFY_SLICE_BYTES, may_evolve
+from selfloop.supervisor.contract import BOOTS, ROLLBACKS, may_evolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
 _TREE = re.compile(r"[0-9a-f]{40}")
@@ -61,6 +61,8 @@ class Shelf:
         """
         self._home = os.path.join(data, "self")
         self._package = package
+        self._bad: set[int] = set()
+        """Generations that were left where nothing could be written down."""
 
     # What is started
 
@@ -77,12 +79,17 @@ class Shelf:
         state, active = self.read(), self.active()
         if active.number == 0:
             return INSTALLED, None
-        failed = state["boots"] >= BOOTS
+        # A start that another supervisor is still at has not failed.
+        others = [pid for pid in state["starting"] if pid != os.getpid() and _lives(pid)]
+        failed = state["boots"] - len(others) >= BOOTS or active.number in self._bad
         why = f"Generation {active.number} failed to start {BOOTS} times" if failed else None
         if why is None:
             try:
                 self._verify(active)
-                self._change(lambda now: {**now, "boots": now["boots"] + 1}, number=active.number)
+                self._change(
+                    lambda now: {**now, "boots": now["boots"] + 1, "starting": [*now["starting"], os.getpid()]},
+                    number=active.number,
+                )
                 return active, None
             except Refused as problem:
                 why = str(problem)
@@ -99,12 +106,26 @@ class Shelf:
     def booted(self, generation: Generation) -> None:
         """Note that a generation has begun to serve."""
         if generation.number and self.read()["boots"]:
-            self._change(lambda now: {**now, "boots": 0}, number=generation.number)
+            self._change(lambda now: {**now, "boots": 0, "starting": []}, number=generation.number)
+
+    def abandoned(self, generation: Generation) -> None:
+        """Note that a start was ended before it could go well or badly."""
+
+        def uncounted(now: dict[str, Any]) -> dict[str, Any]:
+            left = list(now["starting"])
+            if os.getpid() in left:
+                left.remove(os.getpid())
+                return {**now, "boots": max(0, now["boots"] - 1), "starting": left}
+            return now
+
+        if generation.number:
+            self._change(uncounted, number=generation.number)
 
     def failed(self, generation: Generation) -> None:
         """Note that a generation is not worth another start."""
         if generation.number:
-            self._change(lambda now: {**now, "boots": BOOTS}, number=generation.number)
+            noted = self._change(lambda now: {**now, "boots": BOOTS, "starting": []}, number=generation.number)
+            self._remember(generation.number, noted)
 
     def command(self, command: Sequence[str], generation: Generation) -> list[str]:
         """Return what starts a worker of a generation, given what starts one of the installed package."""
@@ -130,8 +151,22 @@ class Shelf:
             Refused: that could not be written, or evolution is paused; nothing was changed.
         """
         before = self.read()
-        if generation.number == before["number"] and generation.tree == before["tree"]:
+        if by != "restart":
+            self._bad.discard(generation.number)  # Somebody wants it all the same.
+        if _serves(before, generation):
             return before
+        try:
+            with _Lock(self._home):
+                before = self.read()
+                self._write(self._after(before, generation, by))
+        except OSError as error:
+            raise Refused(
+                f"{name(generation)} was not started, because the user's data folder cannot be written "
+                f"({error.strerror}); mend that and try again."
+            ) from error
+        return before
+
+    def _after(self, before: dict[str, Any], generation: Generation, by: str) -> dict[str, Any]:
         if by == "approval" and before["rollbacks"] >= ROLLBACKS:
             raise Refused(
                 f"{before['rollbacks']} generations were rolled back, so evolution is paused and "
@@ -148,6 +183,7 @@ class Shelf:
             "base": self.version(),
             "state": "settled" if undone or generation.number == 0 else "probation",
             "boots": 0,
+            "starting": [],
             "lastGood": before["lastGood"] if watched else serving,
         }
         if undone:
@@ -158,19 +194,12 @@ class Shelf:
             after["outcomes"] = _with(before, after, "activated", "The user activated it.")
         else:
             after["outcomes"] = _with(before, after, "activated", "It was approved.")
-        try:
-            self._write(after)
-        except OSError as error:
-            raise Refused(
-                f"{name(generation)} was not started, because the user's data folder cannot be written "
-                f"({error.strerror}); mend that and try again."
-            ) from error
-        return before
+        return after
 
-    def take_back(self, before: dict[str, Any]) -> None:
-        """Undo a `begin` that came to nothing."""
-        if self.read() != before:
-            self._change(lambda now: before)
+    def take_back(self, before: dict[str, Any], generation: Generation) -> None:
+        """Undo a `begin` of a generation that came to nothing; where it served before, nothing was begun."""
+        if not _serves(before, generation):
+            self._change(lambda now: before, number=generation.number)
 
     def settle(self, generation: Generation) -> None:
         """Note that a generation has stood its probation."""
@@ -195,22 +224,34 @@ class Shelf:
                 **good,
                 "state": "settled",
                 "boots": 0,
+                "starting": [],
                 "lastGood": good,
                 "rollbacks": now["rollbacks"] + counts,
                 "outcomes": _with(now, now, "rolled-back", reason),
             }
 
-        self._change(back, number=number)
+        self._remember(number, self._change(back, number=number))
+
+    def _remember(self, number: int, noted: bool) -> None:
+        if not noted:
+            self._bad.add(number)  # Known here, where the disk takes nothing.
 
     def read(self) -> dict[str, Any]:
         """Return what `active.json` says; of none, or of nonsense, that the installed package serves."""
         try:
             with open(os.path.join(self._home, "active.json"), "rb") as file:
                 value = json.loads(file.read())
-            state = {key: value[key] for key in _NONE if key != "parent"} | {"parent": value.get("parent")}
+            value = {**value, "parent": value.get("parent"), "starting": value.get("starting", [])}
+            state = {key: value[key] for key in _NONE}
             good = state["lastGood"]
-            plain = all(type(state[key]) is int for key in ("number", "boots", "rollbacks"))
-            if plain and _is_pair(state) and _is_pair(good) and isinstance(state["outcomes"], list):
+            plain = all(type(number) is int for number in (state["number"], state["boots"], state["rollbacks"]))
+            if (
+                plain
+                and all(type(pid) is int for pid in state["starting"])
+                and _is_pair(state)
+                and _is_pair(good)
+                and isinstance(state["outcomes"], list)
+            ):
                 return state
         except (OSError, ValueError, KeyError, TypeError):
             pass  # Said above: then the installed package serves.
@@ -225,24 +266,22 @@ class Shelf:
             found = None
         return found[1] if found is not None else ""
 
-    def _change(self, change: Callable[[dict[str, Any]], dict[str, Any]], *, number: int | None = None) -> None:
+    def _change(self, change: Callable[[dict[str, Any]], dict[str, Any]], *, number: int) -> bool:
         """Change what the file says; not where another supervisor has put another `number` there meanwhile.
 
-        A home that cannot be written keeps nobody from serving, so that is no error.
+        A home that cannot be written keeps nobody from serving, so that is no error: then it returns False.
         """
         try:
             with _Lock(self._home):
                 now = self.read()
-                if number is None or now["number"] == number:
-                    self._write(change(now), locked=True)
+                if now["number"] == number and (after := change(now)) != now:
+                    self._write(after)
+            return True
         except OSError:
-            return
+            return False
 
-    def _write(self, state: dict[str, Any], *, locked: bool = False) -> None:
-        if not locked:
-            with _Lock(self._home):
-                self._write(state, locked=True)
-            return
+    def _write(self, state: dict[str, Any]) -> None:
+        """Write the file, whole or not at all; the lock is held."""
         path = os.path.join(self._home, "active.json")
         descriptor = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
@@ -272,9 +311,11 @@ class Shelf:
         known = self.read()
         if known["number"] == generation.number and known["base"] != self.version():
             raise Refused(f"{what} descends from Selfloop {known['base']}, and {self.version()} is installed.")
+        from selfloop.supervisor.trees import hash_tree  # The installed package is not looked at.
+
         blobs: dict[str, str] = {}
         try:
-            found = yield from _tree(folder, "", blobs)
+            found = yield from hash_tree(folder, "", blobs)
             if found != generation.tree:
                 raise Refused(f"The folder of {what} was changed after it was approved, so it was not started.")
             yield from self._check_protected(what, blobs)
@@ -287,6 +328,8 @@ class Shelf:
 
     def _check_protected(self, what: str, blobs: dict[str, str]) -> Iterator[None]:
         """Compare what a worker runs and reads, and may not evolve, with the installed package."""
+        from selfloop.supervisor.trees import hash_tree
+
         inside = os.path.join(self._package, "_prompts")
         outside = os.path.join(os.path.dirname(os.path.dirname(self._package)), "prompts")
         installed: dict[str, str] = {}
@@ -294,7 +337,7 @@ class Shelf:
             (self._package, "server/selfloop"),
             (inside if os.path.isdir(inside) else outside, "prompts"),
         ):
-            yield from _tree(root, prefix, installed, skip=(*_OTHERS, "__pycache__"))
+            yield from hash_tree(root, prefix, installed, skip=(*_OTHERS, "__pycache__"))
         sealed = {path: digest for path, digest in installed.items() if not may_evolve(path)}
         theirs = {
             path: digest
@@ -317,6 +360,7 @@ _NONE: dict[str, Any] = {
     "base": "",
     "state": "settled",
     "boots": 0,
+    "starting": [],
     "lastGood": {"number": 0, "tree": ""},
     "rollbacks": 0,
     "outcomes": [],
@@ -340,6 +384,20 @@ class _Lock:
         os.close(self._descriptor)
 
 
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _serves(state: dict[str, Any], generation: Generation) -> bool:
+    return (state["number"], state["tree"]) == (generation.number, generation.tree)
+
+
 def name(generation: Generation) -> str:
     """Return a generation's name in a sentence."""
     return f"Generation {generation.number}" if generation.number else "the installed Selfloop"
@@ -357,40 +415,3 @@ def _is_pair(value: Any) -> bool:
         and isinstance(value["tree"], str)
         and bool(value["tree"]) == (value["number"] != 0)
     )
-
-
-def _tree(
-    folder: str, prefix: str, blobs: dict[str, str], skip: Sequence[str] = ()
-) -> Generator[None, None, str | None]:
-    """Return (as a generator does) the git tree hash of a folder's content; note every file's hash by its path."""
-    import hashlib
-
-    entries: list[tuple[bytes, bytes, bytes]] = []
-    read = 0
-    for item in sorted(os.scandir(folder), key=lambda item: item.name):
-        if item.name in skip:
-            continue
-        path = f"{prefix}/{item.name}" if prefix else item.name
-        raw = os.fsencode(item.name)
-        if item.is_symlink():
-            raise OSError(0, f"{path} is a link", path)
-        if item.is_dir():
-            digest = yield from _tree(item.path, path, blobs, skip)
-            if digest is not None:
-                entries.append((raw + b"/", b"40000 " + raw, bytes.fromhex(digest)))
-            continue
-        with open(item.path, "rb") as file:
-            data = file.read()
-        blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
-        blobs[path] = blob.hexdigest()
-        mode = b"100755 " if item.stat().st_mode & 0o100 else b"100644 "
-        entries.append((raw, mode + raw, blob.digest()))
-        read += len(data)
-        if read > VERIFY_SLICE_BYTES:
-            read = 0
-            yield
-    if not entries:
-        return None  # Git knows no empty folders.
-    yield
-    content = b"".join(entry + b"\0" + digest for _, entry, digest in sorted(entries))
-    return hashlib.sha1(b"tree %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

@@ -14,6 +14,7 @@ from collections import deque
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from threading import Thread
     from typing import Any
 
 READABLE = select.POLLIN
@@ -30,6 +31,16 @@ class Timer:
     def __init__(self, due: float, call: Callable[[], None]) -> None:
         self.due = due
         self.call = call
+
+
+class Aside:
+    """Work in a thread of its own; `outcome` holds its result or error once it is done."""
+
+    __slots__ = ("outcome", "thread")
+
+    def __init__(self, thread: Thread, outcome: list[Any]) -> None:
+        self.thread = thread
+        self.outcome = outcome
 
 
 class Loop:
@@ -76,7 +87,7 @@ class Loop:
         """Call `call` before the loop waits again."""
         self._soon.append(call)
 
-    def aside(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+    def aside(self, work: Callable[[], Any], then: Callable[[Any], None]) -> Aside:
         """Do something that waits for the disk in a thread of its own; `then` is called here with its result or error.
 
         The only other thread there is; it shares nothing with this one.
@@ -97,8 +108,10 @@ class Loop:
             else:
                 self.later(LOOK_SECONDS, look)
 
-        threading.Thread(target=run, daemon=True).start()
+        aside = Aside(threading.Thread(target=run, daemon=True), outcome)
+        aside.thread.start()
         look()
+        return aside
 
     def stop(self) -> None:
         """End `run` after this round."""

@@ -151,6 +151,7 @@ class Supervisor:
             elif window.joined:
                 window.channel.drain(0.2)
                 self._close_window(window)
+        self._swaps.stop()
         self._upstream.stop(impatient=impatient)
 
     def _leave(self) -> None:
@@ -167,8 +168,9 @@ class Supervisor:
         return [folder["path"] for window in self._windows.values() for folder in window.folders()]
 
     def _claim(self) -> None:
-        if self._upstream.claim():
-            self._control.tell("control/folders", {"folders": self._delivery.folders()})
+        new, folders = self._upstream.claim(), self._delivery.folders()
+        if new or not all(folder["owned"] for folder in folders):  # What is another's, the worker must not open.
+            self._control.tell("control/folders", {"folders": folders})
 
     # From a client
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from selfloop.supervisor.frames import Message
     from selfloop.supervisor.generations import Shelf
     from selfloop.supervisor.log import Log
-    from selfloop.supervisor.loop import Loop
+    from selfloop.supervisor.loop import Aside, Loop
     from selfloop.supervisor.offered import Offers
     from selfloop.supervisor.upstream import Upstream
     from selfloop.supervisor.window import Window
@@ -85,6 +85,8 @@ class Swaps:
         self._by = ""
         self._before: dict[str, Any] | None = None
         """What `active.json` said before it named the target; None: it does not name it yet."""
+        self._writing: Aside | None = None
+        """The write that makes it name the target, while it is under way."""
         self._yielded = False
         self._stepping = False
         self._begun_at = self._held_at = 0.0
@@ -150,6 +152,7 @@ class Swaps:
         """
         if not self.busy or self._target is None:
             return
+        self._wait_for_write()
         same = self._target.number == self._upstream.generation.number
         if self._before is not None or same:
             self._delivery.restart_id = self._restart_id
@@ -202,7 +205,7 @@ class Swaps:
             self._upstream.on_trouble(trouble or "")
         candidate = self.candidate = Candidate(self._upstream.start(target), target, self._offers, self._control)
         yield from self._prime(candidate)
-        self._before = yield from self._written(lambda: self._shelf.begin(target, self._by))
+        yield from self._begin(target)
         yield from self._settle(candidate, patience_seconds)
         candidate.worker.send(0, self._delivery.start(target.number, self._restart_id))
         yield lambda: candidate.worker.ready or candidate.gone, YIELD_SECONDS
@@ -210,21 +213,25 @@ class Swaps:
             raise Refused(f"{name(target)} did not take over{_because(candidate)}")
         self._flip(candidate)
 
-    def _written(self, write: Callable[[], Any]) -> Generator[tuple[Callable[[], Any], float], bool, Any]:
-        """Return what `write` returns, which waits for the disk, while the windows are served."""
-        outcome: list[Any] = []
-
-        def take(result: Any) -> None:
-            outcome.append(result)
-            self.step()
-
-        self._loop.aside(write, take)
-        yield lambda: outcome, CANARY_SECONDS
-        if not outcome:
+    def _begin(self, target: Generation) -> Steps:
+        """Have `active.json` name the target, which waits for the disk, while the windows are served."""
+        by = self._by
+        writing = self._writing = self._loop.aside(lambda: self._shelf.begin(target, by), lambda _: self.step())
+        yield lambda: writing.outcome, CANARY_SECONDS
+        if not writing.outcome:
             raise Refused("The user's data folder does not answer")
-        if isinstance(outcome[0], Exception):
-            raise outcome[0]
-        return outcome[0]
+        self._writing = None
+        if isinstance(writing.outcome[0], Exception):
+            raise writing.outcome[0]
+        self._before = writing.outcome[0]
+
+    def _wait_for_write(self) -> None:
+        """Know what became of the write before anything else is decided: it cannot be called off."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.thread.join(CANARY_SECONDS)
+            if writing.outcome and not isinstance(writing.outcome[0], Exception):
+                self._before = writing.outcome[0]
 
     def _prime(self, candidate: Candidate) -> Steps:
         windows = [window for window in self._windows.values() if window.initialize is not None]
@@ -314,6 +321,18 @@ class Swaps:
 
     # Its end
 
+    def stop(self) -> None:
+        """Everything ends, which is no verdict: what was approved or chosen is started by whoever comes next."""
+        if not self.busy or self._target is None:
+            return
+        self._wait_for_write()
+        if self._before is None and self._by != "restart":
+            try:
+                self._shelf.begin(self._target, self._by)  # It is verified before it starts, and then watched.
+            except Refused as problem:
+                self._log.note(str(problem))
+        self._finish()
+
     def _finish(self) -> None:
         self._steps, self._target = None, None
         if self.candidate is not None:
@@ -323,8 +342,9 @@ class Swaps:
     def _end(self, reason: str) -> None:
         """Give the swap up: what was stays, or is started anew where it has let go already."""
         target, restart_id = self._target, self._restart_id
-        if self._before is not None:
-            self._shelf.take_back(self._before)
+        self._wait_for_write()
+        if self._before is not None and target is not None:
+            self._shelf.take_back(self._before, target)
         self._shelf.booted(self._upstream.generation)
         self._finish()
         self._log.note(f"a swap was given up: {reason}")

@@ -182,6 +182,8 @@ class Upstream:
         if self._stopping:
             return
         self._stopping = True
+        if isinstance(self.current, Worker) and not self.current.ready:
+            self._shelf.abandoned(self.generation)
         for claim in self._claims:
             if claim.listener is not None:
                 self._loop.unwatch(claim.listener.fileno())

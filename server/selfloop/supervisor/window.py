@@ -6,6 +6,8 @@ answers for one promise: whoever serves next can be brought to where the last on
 
 from __future__ import annotations
 
+import time
+
 from selfloop.supervisor import jsonrpc
 from selfloop.supervisor.claims import uri_path
 from selfloop.supervisor.contract import DELETE, SET_KEY, UPDATE_BYTES
@@ -50,6 +52,8 @@ class Window:
         """Session → the first update that the client has not been sent. None stands for the workspace's stream."""
         self.fetching = False
         """The withheld updates were asked for again."""
+        self.left_folder_at = 0.0
+        """When a folder was last closed, on the monotonic clock."""
         self._seen: dict[str, int] = {}
         """Session → the newest update that the client was sent."""
         self._remembered: dict[str, bytes] = {}
@@ -190,6 +194,8 @@ class Window:
         added = _folders(event.get("added"))
         left = {folder["uri"] for folder in [*added, *_folders(event.get("removed"))]}
         kept = [folder for folder in before["workspaceFolders"] if folder["uri"] not in left]
+        if len(kept) < len(before["workspaceFolders"]):
+            self.left_folder_at = time.monotonic()
         self.initialize = {**self.initialize, "params": {**before, "workspaceFolders": [*kept, *added]}}
 
 
