@@ -23,15 +23,20 @@ if TYPE_CHECKING:
     from selfloop.evolution.generations import Generation, Generations
 
 
-def _generations(ls: SelfloopServer) -> Generations:
-    from selfloop.evolution.generations import Generations  # Most editors never ask.
+async def _generations(ls: SelfloopServer) -> Generations:
+    def opened() -> Generations:
+        from selfloop.evolution.generations import (
+            Generations,
+        )  # Most editors never ask, and the others go on meanwhile.
 
-    return Generations(ls.hub.folders.data, ls.hub.settings().self_folder)
+        return Generations(ls.hub.folders.data, ls.hub.settings().self_folder)
+
+    return await asyncio.to_thread(opened)
 
 
 async def list_generations(ls: SelfloopServer, params: Empty) -> GenerationListResult:
     """List every generation, the installed package first, and say which one serves."""
-    generations = _generations(ls)
+    generations = await _generations(ls)
     found = await asyncio.to_thread(generations.list)
     paused = await asyncio.to_thread(generations.paused)
     return GenerationListResult(generations=[_info(one) for one in found], active=ls.hub.generation, paused=paused)
@@ -54,7 +59,7 @@ def _info(one: Generation) -> GenerationInfo:
 
 async def read(ls: SelfloopServer, params: GenerationRef) -> GenerationReadResult:
     """Show a generation: its change, its evidence layer by layer, and the sessions that it learned from."""
-    generations = _generations(ls)
+    generations = await _generations(ls)
     one = await asyncio.to_thread(generations.get, params.number)
     diff = await generations.diff(params.number)
     return GenerationReadResult(
@@ -81,13 +86,13 @@ async def graph(ls: SelfloopServer, params: Empty) -> GenerationGraphResult:
     """Draw the lineage."""
     from selfloop.evolution.picture import draw
 
-    found = await asyncio.to_thread(_generations(ls).list)
+    found = await asyncio.to_thread((await _generations(ls)).list)
     return GenerationGraphResult(svg=draw(found, ls.hub.generation))
 
 
 async def activate(ls: SelfloopServer, params: GenerationRef) -> RestartResult:
     """Have a generation serve; updates of type `generation` tell what becomes of it."""
-    generations = _generations(ls)
+    generations = await _generations(ls)
     one = await asyncio.to_thread(generations.get, params.number)
     if ls.hub.generation == one.number:
         raise RequestFailed(f"Generation {one.number} serves already, so nothing was changed.")

@@ -78,6 +78,8 @@ class Takeover:
         self._yielded = False
         self.isolation: Isolation | None = None
         """What the canary has found while this worker was primed."""
+        self.on_primed: Callable[[], None] = lambda: None
+        """Given by the worker: clears up, while nobody waits for this worker yet."""
         self.on_start: Callable[[Any], None] = lambda server: None
         """Given by the worker: opens what a window has open."""
         self.on_state: Callable[[dict[str, Any]], None] = lambda state: None
@@ -115,6 +117,7 @@ class Takeover:
 
             first = next(iter(self._hub.windows.values()))
             self.isolation = await probe(self._hub.settings(first.settings))
+        self.on_primed()
         return {"documents": documents}
 
     async def quiet(self, patience_seconds: float) -> dict[str, Any]:
