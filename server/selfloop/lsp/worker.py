@@ -40,7 +40,7 @@ def _settle(planned: asyncio.TimerHandle | None = None) -> None:
     """Clear away what the imports have left; the rest stays for good and need not be walked again with every turn.
 
     Args:
-        planned: when this would have been done; it holds up an editor for half a tenth of a second, so earlier is better.
+        planned: when this would have been done: it holds up whoever is served for 50 ms.
     """
     if planned is not None:
         planned.cancel()
