@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 UNDO_SECONDS = 0.5
 """How long a generation that the user takes back may take to yield."""
+_WRITE_SECONDS = 2.0
+"""How long a swap that ends waits for its own write of `active.json`."""
 AGAIN_SECONDS = 0.1
 """Between two tries to find a moment in which nothing is in flight."""
 
@@ -229,7 +231,7 @@ class Swaps:
         """Know what became of the write before anything else is decided: it cannot be called off."""
         writing, self._writing = self._writing, None
         if writing is not None:
-            writing.thread.join(CANARY_SECONDS)
+            writing.thread.join(_WRITE_SECONDS)
             if writing.outcome and not isinstance(writing.outcome[0], Exception):
                 self._before = writing.outcome[0]
 
