@@ -214,3 +214,15 @@ def test_circles_are_seen_and_times_are_no_news() -> None:
     assert [detector.observe(name, "{}", "r") for name in "ABCABCDABC"].count("stop") == 0
     detector = CircleDetector()
     assert {detector.observe("A", "{}", str(n)) for n in range(9)} == {"on"}
+
+
+def test_a_map_of_a_known_tree_is_drawn_once_and_of_an_unknown_one_each_time(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("def first():\n    return 1\n")
+    chart = RepositoryMap()
+    before = chart.render(tmp_path, 9_000, "tree")
+    (tmp_path / "b.py").write_text("def second():\n    return 2\n")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "AGENTS.md").write_text("Be brief.\n")
+    assert chart.render(tmp_path, 9_000, "tree") == before
+    assert "second" in chart.render(tmp_path, 9_000, "another") and "second" in chart.render(tmp_path, 9_000)
+    assert chart.named(tmp_path, "AGENTS.md", "another") == ["deep/AGENTS.md"]

@@ -167,8 +167,9 @@ class ChatTurn:
         rules = await asyncio.to_thread(desk.place.rules, overlay)
         limit = desk.parts.model.context_limit()
         charted = desk.parts.repository_map
-        chart = await asyncio.to_thread(charted.render, worktree.path, max(1_000, min(9_000, limit // 6)))
-        nested = await asyncio.to_thread(charted.named, worktree.path, "AGENTS.md")
+        most = max(1_000, min(9_000, limit // 6))
+        chart = await asyncio.to_thread(charted.render, worktree.path, most, worktree.base)
+        nested = await asyncio.to_thread(charted.named, worktree.path, "AGENTS.md", worktree.base)
         clean = desk.parts.redact
         commands = desk.parts.prompts.render(f"shell_{isolation.level}")
         system = desk.parts.prompts.render("chat", marker=fence.marker, platform=platform.system(), commands=commands)

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 
@@ -28,6 +28,8 @@ MOST_FILES = 4_000
 LARGEST_FILE_BYTES = 256 * 1024
 MOST_SECONDS = 2.0
 MOST_NAMED = 30
+MOST_DRAWN = 16
+"""Maps that are kept whole."""
 MOST_FOLDERS = 60
 SIGNATURE_CHARS = 110
 _SKIPPED = {
@@ -84,29 +86,46 @@ class RepositoryMap:
     """Builds maps and remembers what it has parsed. Calls block: make them in a thread."""
 
     most_seconds: float = MOST_SECONDS
+    _drawn: dict[tuple[str, int], str] = field(factory=dict, init=False)
+    _named: dict[tuple[str, str], list[str]] = field(factory=dict, init=False)
     _facts: dict[tuple[str, int, int], FileFacts] = field(factory=dict, init=False)
     _parsers: dict[str, Parser | None] = field(factory=dict, init=False)
 
-    def render(self, root: Path, most_chars: int) -> str:
+    def render(self, root: Path, most_chars: int, tree: str | None = None) -> str:
         """Return the map of the files below `root`, at most `most_chars` long; "" where there are none.
 
         The files whose names are used most by others come with their definitions, the rest by folder and number.
+
+        Args:
+            root: the folder.
+            most_chars: the limit.
+            tree: names what lies there, so that it is drawn once; it may be a near relative, such as what it was before
+                a change. None: nobody knows.
         """
+        if tree is not None and (known := self._drawn.get((tree, most_chars))) is not None:
+            return known
         ends = time.monotonic() + self.most_seconds
         paths, whole = _files(root)
         facts: dict[str, FileFacts] = {}
+        late = False
         for path in paths:
-            if time.monotonic() > ends:
+            if late := time.monotonic() > ends:
                 whole = False
                 break
             if Path(path).suffix in _LANGUAGES and (found := self._look_at(root, path)) is not None:
                 facts[path] = found
-        return _render(paths, facts, most_chars, whole)
+        drawn = _render(paths, facts, most_chars, whole)
+        if tree is not None and not late:  # Else more of it is known the next time.
+            _keep(self._drawn, (tree, most_chars), drawn)
+        return drawn
 
-    def named(self, root: Path, name: str) -> list[str]:
-        """Return the files of this name in the folders below `root`, the root itself excepted."""
-        paths, _ = _files(root)
-        return [path for path in paths if path.endswith(f"/{name}")][:MOST_NAMED]
+    def named(self, root: Path, name: str, tree: str) -> list[str]:
+        """Return the files of this name in the folders below `root`, the root itself excepted; `tree` as above."""
+        if (known := self._named.get((tree, name))) is None:
+            paths, _ = _files(root)
+            known = [path for path in paths if path.endswith(f"/{name}")][:MOST_NAMED]
+            _keep(self._named, (tree, name), known)
+        return known
 
     def _look_at(self, root: Path, path: str) -> FileFacts | None:
         file = root / path
@@ -136,6 +155,12 @@ class RepositoryMap:
         if language not in self._parsers:
             self._parsers[language] = _load(language)
         return self._parsers[language]
+
+
+def _keep(kept: dict[Any, Any], key: tuple[str, Any], value: Any) -> None:
+    kept[key] = value
+    while len(kept) > MOST_DRAWN:
+        kept.pop(next(iter(kept)), None)
 
 
 def _load(language: str) -> Parser | None:

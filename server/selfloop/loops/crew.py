@@ -127,6 +127,8 @@ class Member:
     """Tells after each reply's calls whether the agent has delivered."""
     site: Site | None = None
     """None: the workspace."""
+    charted: str | None = None
+    """The tree whose map it is shown; None: what it begins with."""
     bench: Workbench | None = field(default=None, init=False)
     _counted: Usage = field(factory=Usage, init=False)
 
@@ -241,8 +243,9 @@ class Member:
         desk, parts, fence = self.desk, self.desk.parts, self.desk.fence()
         rules = await asyncio.to_thread(desk.place.rules, None)
         limit = parts.model.context_limit()
-        chart = await asyncio.to_thread(parts.repository_map.render, worktree.path, max(1_000, min(9_000, limit // 6)))
-        nested = await asyncio.to_thread(parts.repository_map.named, worktree.path, "AGENTS.md")
+        charted, most, tree = parts.repository_map, max(1_000, min(9_000, limit // 6)), self.charted or worktree.base
+        chart = await asyncio.to_thread(charted.render, worktree.path, most, tree)
+        nested = await asyncio.to_thread(charted.named, worktree.path, "AGENTS.md", tree)
         clean = parts.redact
         return parts.prompts.render(
             "project",

@@ -168,14 +168,14 @@ async def make(one: Round) -> Result:
         LABELS["make"],
         lambda: member.run(worktree, isolation, lambda: maker_brief(facts(one, "maker"))),
     )
-    changes = await worktree.changes()
+    tree, changes = await worktree.compared()
     status, text = read_status(member.last_words(), stop)
     ran = [{"command": desk.parts.redact(run.command), "exit_code": run.exit_code} for run in _ran(member)]
     return {
         "status": status,
         "iterations": _iterations(one, "maker"),
         "text": text,
-        "tree": await worktree.tree(),
+        "tree": tree,
         "changes": await asyncio.to_thread(keep, changes, one.means.store),
         "ran": ran,
         **({"ended": ended} if ended else {}),
@@ -197,6 +197,7 @@ async def check(one: Round) -> Result:
     one.rounds.set_state(one.run_id, checker_worktree=worktree.id)
     try:
         member = one.member("checker")
+        member.charted = one.results["sandbox"]["base"]  # The maker's map: what it changed is in the brief.
         isolation = await means.isolation()
         changes = await asyncio.to_thread(one.changes)
         stop, ended = await carried(

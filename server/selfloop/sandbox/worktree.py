@@ -121,14 +121,13 @@ class Worktree:
 
     async def changes(self) -> list[FileChange]:
         """Return what the agent has changed since `base`: renames found, modes, links and binary files included."""
+        return (await self.compared())[1]
+
+    async def compared(self) -> tuple[str, list[FileChange]]:
+        """Return the tree that the files stand for now, and what the agent has changed in it, as `changes` does."""
         async with self._lock:
             tree = await self._scan()
-            return await self._compare(self.base, tree)
-
-    async def tree(self) -> str:
-        """Return the tree that the files stand for now."""
-        async with self._lock:
-            return await self._scan()
+            return tree, await self._compare(self.base, tree)
 
     async def sync(self, overlay: Mapping[str, bytes] | None = None, *, yielding: bool = False) -> list[str]:
         """Bring the user's text as it is now into the worktree.
