@@ -402,7 +402,7 @@ async def test_each_refusal_is_one_plain_sentence(start: Starter, workspace: Pat
     assert (await client.request("selfloop/session/list", {}))["sessions"] == []
     assert model.requests == []
 
-    trusted = await start()
+    trusted = await start(trusted=True)
     uri = await new_chat(trusted)
     with pytest.raises(RpcError, match="Nothing is written below"):
         await command(trusted, "selfloop.chat.send", {"uri": uri})
