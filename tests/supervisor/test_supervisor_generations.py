@@ -150,6 +150,12 @@ def test_starts_side_by_side_are_no_failures(tmp_path, grown):
     assert chosen is INSTALLED and "failed to start 2 times" in why, "those who were at it are dead"
 
 
+@pytest.mark.parametrize("starting", [[2**80], [0], [-1], ["1"], [True], 5, None])
+def test_nonsense_about_who_starts_means_the_installed_package(tmp_path, starting):
+    make_active(tmp_path, 4, "4" * 40, starting=starting)
+    assert Shelf(str(tmp_path / "data"), str(ROOT / "server" / "selfloop")).choose() == (INSTALLED, None)
+
+
 def test_where_nothing_can_be_written_a_bad_generation_is_left_all_the_same(tmp_path, grown):
     make_active(tmp_path, 4, grown.tree, state="probation")
     shelf = Shelf(str(tmp_path / "data"), str(ROOT / "server" / "selfloop"))
@@ -158,7 +164,8 @@ def test_where_nothing_can_be_written_a_bad_generation_is_left_all_the_same(tmp_
     assert shelf.choose()[0].number == 4
     shelf.roll_back(4, "It was slow.")
     assert active(tmp_path)["number"] == 4, "the disk took nothing"
-    assert shelf.choose()[0] is INSTALLED
+    chosen, why = shelf.choose()
+    assert chosen is INSTALLED and "went wrong before" in why
     lock.rmdir()
     shelf.begin(grown, "user")
     assert shelf.choose()[0].number == 4, "who activates it again, has it"

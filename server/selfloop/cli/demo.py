@@ -153,8 +153,7 @@ class _Demo:
             SessionPromptParams(session_id=session.session_id, text=_PROMPT),
             SessionPromptResult,
         )
-        ended = lambda: editor.command or editor.idle  # noqa: E731
-        while (stopped := await editor.until(ended, _PATIENCE_SECONDS)) is editor.command:
+        while (stopped := await editor.until(editor.stopped, _PATIENCE_SECONDS)) is editor.command:
             await self._allow(client, editor)
         self._require(stopped == "end_turn", f"the turn ended as {stopped!r}")
         self._require(editor.chunks > 1, "the answer did not stream")
@@ -267,6 +266,10 @@ class _Editor(Onlooker):
         self._client: Client
         self._uri = ""
         self._version = 0
+
+    def stopped(self) -> Any:
+        """Return the command that waits for an answer, or how the turn ended."""
+        return self.command or self.idle
 
     def open(self, client: Client, path: Path, text: str) -> None:
         """Open the document."""

@@ -112,7 +112,7 @@ class Hub(Generic[W]):
         self.chat_writer: Any = None
         """Given by the worker: the `ChatWriter`, which stands above this file."""
         self.on_window_closed: Callable[[], None] = lambda: None
-        """Given by the features."""
+        """Given by the worker."""
         self.editor_of: Callable[[Path], Editor] = lambda folder: NoEditor()
         """Given by the features: the windows as the gates see them."""
         self.stopping = asyncio.Event()

@@ -71,7 +71,7 @@ def load() -> Any:
 def _uncollected() -> Iterator[None]:
     """Keep the garbage collector away from an import: half a million objects that stay, walked again and again.
 
-    That is a quarter of its time; and afterwards a full collection would hold up the editor for a tenth of a second.
+    That is a quarter of its time; and afterwards each full collection would hold up the editor for 0.4 seconds.
     """
     gc.disable()
     try:

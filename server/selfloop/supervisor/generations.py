@@ -81,8 +81,10 @@ class Shelf:
             return INSTALLED, None
         # A start that another supervisor is still at has not failed.
         others = [pid for pid in state["starting"] if pid != os.getpid() and _lives(pid)]
-        failed = state["boots"] - len(others) >= BOOTS or active.number in self._bad
-        why = f"Generation {active.number} failed to start {BOOTS} times" if failed else None
+        bad = active.number in self._bad
+        failed = bad or state["boots"] - len(others) >= BOOTS
+        how = "went wrong before, which could not be written down" if bad else f"failed to start {BOOTS} times"
+        why = f"Generation {active.number} {how}" if failed else None
         if why is None:
             try:
                 self._verify(active)
@@ -247,7 +249,7 @@ class Shelf:
             plain = all(type(number) is int for number in (state["number"], state["boots"], state["rollbacks"]))
             if (
                 plain
-                and all(type(pid) is int for pid in state["starting"])
+                and all(type(pid) is int and 0 < pid < 2**31 for pid in state["starting"])
                 and _is_pair(state)
                 and _is_pair(good)
                 and isinstance(state["outcomes"], list)

@@ -90,7 +90,7 @@ class Loop:
     def aside(self, work: Callable[[], Any], then: Callable[[Any], None]) -> Aside:
         """Do something that waits for the disk in a thread of its own; `then` is called here with its result or error.
 
-        The only other thread there is; it shares nothing with this one.
+        The only other thread there is; what it works on is not touched here meanwhile.
         """
         import threading
 
