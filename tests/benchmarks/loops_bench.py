@@ -1,7 +1,7 @@
 """What loops cost beside the model: a round's own time, a look at a thousand loops, and recall among many notes.
 
-The round runs on a repository of 10,000 files with a warm worktree, and its steps, the jail's command and the checker's
-own worktree included; its baseline is the same number of bare calls of the same model in the same run.
+The round runs on a repository of 10,000 files with a warm worktree; its steps, their records and the checker's
+own worktree are in it, commands of the agents are not. Its baseline is as many bare calls of the same model.
 """
 
 from __future__ import annotations

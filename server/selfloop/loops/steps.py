@@ -211,7 +211,7 @@ async def check(one: Round) -> Result:
             _ran(member),
             last_words=read_status(member.last_words(), stop)[1],
             checks=dict(one.spec.checks),
-            changed=await worktree.changes(),
+            changed=await worktree.changes() if _ran(member) else [],
         )
         evidence = await asyncio.to_thread(_keep_evidence, one, member, judgement)
     finally:

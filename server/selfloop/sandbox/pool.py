@@ -19,12 +19,17 @@ from selfloop.sandbox.shadow import Shadow
 from selfloop.sandbox.worktree import Worktree, delete_folder, new_id
 
 _ID = re.compile(r"[0-9a-f]{16}")
+_AFTER_SECONDS = 0.5
+"""How long after a worktree was handed out the housekeeping begins: it would only slow down what it is for."""
 
 log = logging.getLogger(__name__)
 
 
 class Pool:
-    """The worktrees of one shadow; `size` of them are kept ready."""
+    """The worktrees of one shadow: `size` are made ready ahead of time, and as many again kept when they come back.
+
+    A round of a loop takes two, one after the other.
+    """
 
     def __init__(self, shadow: Shadow, cache: Path, size: int = 1) -> None:
         self._shadow = shadow
@@ -53,8 +58,6 @@ class Pool:
             await self._shadow.rebuild()
             worktree = await self._acquire(await self._shadow.snapshot(overlay))
         self._start(self._after(worktree))
-        if len(self._ready) < self._size:
-            self._start(self.refill())
         return worktree
 
     async def acquire_tree(self, tree: str) -> Worktree:
@@ -64,8 +67,7 @@ class Pool:
             SandboxError: there is no room for a copy.
         """
         worktree = await self._acquire(tree)
-        if len(self._ready) < self._size:
-            self._start(self.refill())
+        self._start(self._after())
         return worktree
 
     async def reopen(self, worktree_id: str) -> Worktree | None:
@@ -81,7 +83,7 @@ class Pool:
     async def release(self, worktree: Worktree) -> None:
         """Take a worktree back: it is reset and kept, or deleted."""
         self._held.discard(worktree.id)
-        if len(self._ready) < self._size and not self._closed:
+        if len(self._ready) < 2 * self._size and not self._closed:
             try:
                 await worktree.reset()
                 if await worktree.is_unchanged():
@@ -171,8 +173,14 @@ class Pool:
             return []
         return sorted(folder for folder in self._folder.iterdir() if _ID.fullmatch(folder.name))
 
-    async def _after(self, worktree: Worktree) -> None:
-        """Do what a session need not wait for: make its base our own, and bring the indexes up to date."""
+    async def _after(self, worktree: Worktree | None = None) -> None:
+        """Do what a session need not wait for: make its base our own, bring the indexes up to date, fill the pool."""
+        await asyncio.sleep(_AFTER_SECONDS)
+        if worktree is not None:
+            await self._keep(worktree)
+        await self.refill()
+
+    async def _keep(self, worktree: Worktree) -> None:
         tree = worktree.base
         async with self._keeping:
             await self._shadow.settle()
