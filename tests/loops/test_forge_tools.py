@@ -302,6 +302,24 @@ async def test_the_log_is_read_with_names_bodies_and_files(use: Use, tmp_path: P
         assert "nothing was read" in await use("git_log", branch=name)
 
 
+async def test_the_log_shows_what_a_commit_changed_within_bounds(use: Use, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    write(work, {"src/app.py": "uno = 1\n", "large.txt": "word\n" * 6_000, ".gitattributes": "*.py diff=evil\n"})
+    git(work, "config", "diff.evil.textconv", f"touch {tmp_path / 'MARKER'}; cat")
+    git(work, "config", "diff.external", f"touch {tmp_path / 'MARKER'}")
+    git(work, "add", "-A")
+    git(work, "commit", "-qm", "feat: much")
+    text = await use("git_log", limit=1, diff=True, path="src")
+    assert "+uno = 1" in text and "word" not in text
+    text = await use("git_log", limit=1, diff=True)
+    assert "lines changed" in text and "6000\t0\tlarge.txt" in text and "+uno" not in text
+    write(work, {"large.txt": "x" * (2 << 20)})
+    git(work, "commit", "-qam", "one long line")
+    text = await use("git_log", limit=1, diff=True)
+    assert "Binary files" in text and "xxxx" not in text
+    assert not (tmp_path / "MARKER").exists()
+
+
 async def test_branches_are_listed_by_age_with_merges(use: Use, tmp_path: Path) -> None:
     work = tmp_path / "work"
     git(work, "branch", "done")

@@ -214,6 +214,14 @@ def test_a_round_that_is_taken_up_goes_on_with_what_it_had_left() -> None:
         budgets.round.reserve(1, 1)
 
 
+def test_a_round_that_is_taken_up_has_the_seconds_that_are_left() -> None:
+    budget = LoopBudget(Limits(max_seconds=60), Limits(max_seconds=3600))
+    budgets = RoundBudgets.open(budget, LoopUse(seconds=3550), seconds=45)
+    left = budgets.round.seconds_left()
+    assert left is not None and 4 < left <= 5, "of the round 15 are left, of the day 5"
+    assert RoundBudgets.open(budget, LoopUse(), seconds=61).crossed() == "seconds"
+
+
 def test_a_day_that_is_used_up_refuses_the_first_call() -> None:
     day = Limits(max_total_tokens=10, max_cost_usd=1.0, max_seconds=60, max_iterations=5)
     used = LoopUse(Usage(100, 0, 0, 2.0), calls=9, seconds=100.0)

@@ -273,3 +273,17 @@ def test_a_spoilt_setting_grants_nothing_and_hides_no_other(folders: Folders, tm
 
 def test_times_are_those_of_the_users_calendar() -> None:
     assert today() == datetime.now().astimezone().date()
+
+
+def test_the_time_that_a_round_was_at_work_is_counted_over_its_kills(rounds: Rounds) -> None:
+    record, _ = rounds.begin("triage", spec="")
+    assert rounds.take_up(record.run_id) == 0.0
+
+    def seconds_on(seconds: float) -> str:
+        begun = datetime.fromisoformat(rounds.get(record.run_id).state["taken_up_at"])
+        return (begun + timedelta(seconds=seconds)).isoformat()
+
+    assert rounds.take_up(record.run_id, [seconds_on(30), seconds_on(12)]) == 30.0
+    # Nothing has happened since, and what happened before was counted.
+    assert rounds.take_up(record.run_id, [seconds_on(-100)]) == 30.0
+    assert rounds.take_up(record.run_id, [seconds_on(5)]) == 35.0

@@ -73,7 +73,8 @@ def maker_brief(facts: Facts) -> Brief:
         context=facts.context or "Nothing was handed to this round.",
         task=task,
     )
-    return Brief("loop_maker", {"name": f"{spec.name}:maker", "level": _LEVELS[spec.level]}, text)
+    values = {"name": f"{spec.name}:maker", "level": _LEVELS[spec.level], "calls": _calls(spec)}
+    return Brief("loop_maker", values, text)
 
 
 def checker_brief(facts: Facts, changes: Sequence[FileChange]) -> Brief:
@@ -120,6 +121,13 @@ def _intent(spec: LoopSpec, fence: Fence) -> str:
     if spec.origin == "workspace":
         return "\n" + fence.data(spec.intent, source=f"the repository's loop {spec.name}")
     return spec.intent
+
+
+def _calls(spec: LoopSpec) -> str:
+    most = spec.budget.round.max_iterations
+    if most is None:
+        return "The number of model calls that you are given is limited."
+    return f"This round has {most} model calls, and about a third of them is for the one who checks you."
 
 
 def _date() -> str:

@@ -57,7 +57,9 @@ class RoundBudgets:
     day: DayBudget
 
     @staticmethod
-    def open(budget: LoopBudget, use: LoopUse, spent: Usage = NOTHING, calls: int = 0) -> RoundBudgets:
+    def open(
+        budget: LoopBudget, use: LoopUse, spent: Usage = NOTHING, calls: int = 0, seconds: float = 0.0
+    ) -> RoundBudgets:
         """Begin, or take up, a round.
 
         Args:
@@ -65,14 +67,12 @@ class RoundBudgets:
             use: what its other rounds have used today.
             spent: what this round used before it was killed; it counts for the round and for the day.
             calls: how often it called the model before.
+            seconds: how long it was at work before; while nothing ran, no time is counted.
         """
         day = DayBudget(left_of(budget.day, use))
         own = Budget(budget.round, day)
-        if calls or spent != NOTHING:
-            # One settled call stands for all of them; the price is in the usage already.
-            for part in (own, day):
-                part.spent += spent
-                part.iterations += calls
+        for part in (own, day):
+            part.take_up(spent, calls, seconds)
         return RoundBudgets(own, day)
 
     def crossed(self) -> LimitName | None:

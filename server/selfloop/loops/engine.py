@@ -186,11 +186,16 @@ class Engine:
     def _open(self, record: RoundRecord, spec: LoopSpec) -> Round:
         """Return the round with what its finished steps have left, and with what it has used counted."""
         run_id = record.run_id
+        found = self.rounds.steps(run_id).values()
+        signs = [sign for step in found for sign in (step.begun_at, step.finished_at) if sign is not None]
         for session_id in record.state.get("sessions", ()):
             file = self.means.sessions.folder(session_id) / "traj.jsonl"
-            for entry, usage in charged(read_events(file), session_id) if file.is_file() else ():
+            events = list(read_events(file)) if file.is_file() else []
+            signs += [event.ts for event in events[-1:]]
+            for entry, usage in charged(events, session_id):
                 self.spend.add(run_id, spec.name, entry, usage)
         used = self.spend.used_by(run_id)
+        worked = self.rounds.take_up(run_id, signs)
         one = Round(
             self.means,
             self.rounds,
@@ -198,10 +203,9 @@ class Engine:
             spec,
             charge=lambda entry, usage: self.spend.add(run_id, spec.name, entry, usage),
             budgets=RoundBudgets.open(
-                spec.budget, self.spend.used_on(spec.name, without=run_id), used.usage, used.calls
+                spec.budget, self.spend.used_on(spec.name, without=run_id), used.usage, used.calls, worked
             ),
         )
-        found = self.rounds.steps(run_id).values()
         one.results = {step.step: step.result for step in found if step.finished_at is not None}
         return one
 

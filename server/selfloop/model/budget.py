@@ -85,6 +85,12 @@ class Budget:
         self._started = clock()
         self._open: set[Reservation] = set()
 
+    def take_up(self, spent: Usage, iterations: int, seconds: float) -> None:
+        """Count what was used, its price included, before the work was cut off; nothing of it goes to the parent."""
+        self.spent += spent
+        self.iterations += iterations
+        self._started -= seconds
+
     def reserve(self, input_tokens: int, want_output: int, price: Price | None = None) -> Reservation:
         """Set aside what a call needs: all of its input, and as output what is wanted or what is left, if that is less.
 

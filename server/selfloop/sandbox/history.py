@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _MOST_REFS = 20_000
 _MOST_PACKED_BYTES = 64 << 20
+_MOST_DIFF_LINES = 5_000
+_BIG_FILE = "1m"
 _OBJECT_ID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _REF = re.compile(r"refs/(?:heads|remotes|tags)/(?!.*(?:\.\.|//|/\.|@\{))[^\x00-\x20\x7f~^:?*\[\\]+(?<!\.lock)(?<!/)")
 _PACKED = re.compile(rb"^([0-9a-f]{40}|[0-9a-f]{64}) (refs/(?:heads|remotes|tags)/[^\n]+)$", re.MULTILINE)
@@ -118,6 +120,26 @@ class History:
                 name, author, at, names, subject, body, _ = fields
                 commits.append(Commit(name, author, at, names, subject, body.strip(), touched))
         return commits
+
+    async def diff(self, commit: str, path: str | None = None) -> str:
+        """Return what a commit changed against its first parent, as a unified diff; of a large one, only the counts.
+
+        Args:
+            commit: its id.
+            path: only this file or folder of the workspace.
+        """
+        place = self.prefix + (path or "")
+        within = ["--", *([f":(literal){place}"] if place not in ("", ".") else [])]
+        show = ["show", "--format=", "--diff-merges=first-parent", "-M", "--no-color", "--no-ext-diff", "--no-textconv"]
+        # A file above the threshold is told as binary, without its lines.
+        config = {"core.bigFileThreshold": _BIG_FILE}
+        counts = await git(*show, "--numstat", commit, *within, git_dir=self.git_dir, config=config)
+        lines = sum(int(count) for row in counts.splitlines() for count in row.split(b"\t")[:2] if count.isdigit())
+        if lines > _MOST_DIFF_LINES:
+            return f"{lines:,} lines changed, added and removed by file:\n{counts.decode('utf-8', 'replace')}"
+        return (await git(*show, "--patch", commit, *within, git_dir=self.git_dir, config=config)).decode(
+            "utf-8", "replace"
+        )
 
     async def branches(self, *, remote: bool) -> list[Branch]:
         """Return the branches, those untouched for longest first."""

@@ -163,6 +163,23 @@ class Rounds:
             kept = {**self.get(run_id).state, **values}
             self._change(run_id, "state", json.dumps({name: item for name, item in kept.items() if item is not None}))
 
+    def take_up(self, run_id: str, signs: Collection[str] = ()) -> float:
+        """Note that a round is worked on from now on, and return for how many seconds it was before.
+
+        Args:
+            run_id: the round.
+            signs: moments (ISO 8601) at which it is known to have been at work. When it was cut off, nobody could
+                note; the last of them stands for that.
+        """
+        with self.store.transaction():
+            state = self.get(run_id).state
+            worked = float(state.get("worked_seconds", 0.0))
+            if (since := state.get("taken_up_at")) is not None:
+                last = max((datetime.fromisoformat(sign) for sign in signs), default=None)
+                worked += max(0.0, (last - datetime.fromisoformat(since)).total_seconds()) if last else 0.0
+            self.set_state(run_id, taken_up_at=now(), worked_seconds=worked)
+        return worked
+
     def finish(self, run_id: str, *, outcome: str, report: str) -> bool:
         """End a round with its report, and tell whether it had not ended before; the first end stands.
 

@@ -21,6 +21,7 @@ from selfloop.sandbox.history import open_history
 from selfloop.sandbox.registries import Ecosystem, newest_versions
 
 _MOST_COMMITS = 200
+_MOST_DIFFS = 20
 _MOST_BRANCHES = 300
 _MOST_TODOS = 300
 _MOST_DATED_FILES = 25
@@ -39,6 +40,7 @@ class GitLog(Params):
     branch: str | None = None
     path: str | None = None
     files: bool = False
+    diff: bool = False
 
 
 class ListBranches(Params):
@@ -71,13 +73,17 @@ async def git_log(call: Call, params: GitLog) -> Observation:
     if not commits:
         return Observation("No commit fits.")
     lines = []
-    for commit in commits:
+    for number, commit in enumerate(commits):
         names = f" ({commit.names})" if commit.names else ""
         lines.append(f"{commit.id[:12]} {commit.at} {one_line(commit.author)}{names}: {one_line(commit.subject)}")
         lines += [f"    {line}" for line in brief(commit.body, _BODY_CHARS).splitlines()]
         lines += [f"    touches {file}" for file in commit.files[:_SHOWN_FILES]]
         if len(commit.files) > _SHOWN_FILES:
             lines.append(f"    and {len(commit.files) - _SHOWN_FILES} files more")
+        if params.diff and number < _MOST_DIFFS:
+            lines += ["", await history.diff(commit.id, params.path)]
+    if params.diff and len(commits) > _MOST_DIFFS:
+        lines.append(f"Only the diffs of the first {_MOST_DIFFS} are shown; ask for the others by `branch`.")
     more = " There may be more: raise `limit`, or give `since`." if len(commits) == params.limit else ""
     return await shown(call, "git_log", f"{len(commits)} commits.{more}", "\n".join(lines), source="git history")
 
