@@ -56,7 +56,7 @@ async def _comes(what: Locator, timeout_seconds: float = 3.0) -> bool:
     return True
 
 
-@define
+@define(slots=False)  # Playwright notes its listeners on the object whose methods they are.
 class Workbench:
     """A window on a folder. All lines and columns are counted from one, as the status bar does."""
 
@@ -73,13 +73,15 @@ class Workbench:
     # Life
 
     @classmethod
-    async def open(cls, server: CodeServer, context: BrowserContext, folder: Path, shots: Path) -> Workbench:
-        """Open a window on a folder, and wait until it is usable."""
-        page = await context.new_page()
+    async def open(
+        cls, server: CodeServer, context: BrowserContext, folder: Path, shots: Path, page: Page | None = None
+    ) -> Workbench:
+        """Open a window on a folder, and wait until it is usable; in a page that another one has left, it is quicker."""
+        page = page or await context.new_page()
         page.set_default_timeout(1000 * WAIT_SECONDS)
         window = cls(server, context, page, folder, shots)
-        page.on("console", lambda message: window._heard(message))
-        page.on("pageerror", lambda error: window.complaints.append(str(error)))
+        page.on("console", window._heard)
+        page.on("pageerror", window._failed)
         await page.goto(f"{server.url}/?folder={quote(str(folder))}")
         await window.ready()
         return window
@@ -101,6 +103,15 @@ class Workbench:
             await self.page.goto("about:blank")
             await self.page.close()
 
+    async def leave(self) -> Page | None:
+        """Leave the page as `close` does, and return it for another window; None if it was closed."""
+        if self.page.is_closed():
+            return None
+        self.page.remove_listener("console", self._heard)
+        self.page.remove_listener("pageerror", self._failed)
+        await self.page.goto("about:blank")
+        return self.page
+
     async def screenshot(self, name: str) -> Path:
         """Keep a picture of the window; returns where."""
         self.shots.mkdir(parents=True, exist_ok=True)
@@ -117,6 +128,9 @@ class Workbench:
     def _heard(self, message: ConsoleMessage) -> None:
         if message.type == "error" and not KNOWN.search(message.text):
             self.complaints.append(message.text[:300])
+
+    def _failed(self, error: Error) -> None:
+        self.complaints.append(str(error))
 
     # Commands
 

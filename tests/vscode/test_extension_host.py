@@ -54,7 +54,7 @@ def _play(request: Request) -> Answer:
     return text("Both use f-strings now.")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def results(parts: Editors, browser: Any, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Any]:
     """Run mocha once; yields what it said of each test, by full title."""
     from model_server import ModelServer

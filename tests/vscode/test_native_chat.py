@@ -17,7 +17,7 @@ EDIT = call("edit_file", path="greet.py", old="'Bye ' + name", new="f'Bye {name}
 INPUT = ".interactive-input-part .monaco-editor"
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def code_server(parts: Editors, stage: Any) -> AsyncIterator[CodeServer]:
     """A server with VS Code's own chat, which the others leave off."""
     settings = {"chat.disableAIFeatures": False, "workbench.secondarySideBar.defaultVisibility": "visible"}

@@ -19,7 +19,7 @@ COMMAND = "touch made-by-the-agent && cp made-by-the-agent copied"
 RUN = call("shell", command=COMMAND)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def code_server(parts: Editors, stage: Any) -> AsyncIterator[CodeServer]:
     """A server whose agent has no jail, so that every command of substance waits."""
     server = await CodeServer.start(

@@ -27,7 +27,7 @@ QUIET = (
 )
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def code_server(parts: Editors, stage: Any) -> AsyncIterator[CodeServer]:
     """A server whose user has loops of their own."""
     server = await CodeServer.start(parts, "--disable-workspace-trust", env=environment_for(stage))

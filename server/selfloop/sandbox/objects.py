@@ -133,6 +133,8 @@ class Objects:
 
     async def sizes(self, names: Sequence[str]) -> dict[str, int | None]:
         """Return how large objects are, None for those that are not there."""
+        if not names:
+            return {}
         stdin = "".join(f"{name}\n" for name in names).encode()
         output = await git("cat-file", "--batch-check=%(objectsize)", "--buffer", git_dir=self.git_dir, stdin=stdin)
         lines = output.splitlines()

@@ -316,6 +316,8 @@ class Worktree:
 
     async def _move(self, old: str, new: str) -> None:
         """Bring the files from one tree to another; only what differs between them is touched."""
+        if old == new:
+            return
         differences = await self._differences(old, new)
         names = [now[0] for _, now in differences.values() if now]
         sizes = await self.shadow.objects.sizes(names) if len(names) <= _MOST_FILES else {}
