@@ -58,6 +58,7 @@ SETTINGS: dict[str, Any] = {
     "workbench.secondarySideBar.defaultVisibility": "hidden",
     "chat.disableAIFeatures": True,
     "window.autoDetectColorScheme": False,
+    "workbench.reduceMotion": "on",
 }
 """The user's settings: nothing that speaks to the network, nothing that moves by itself."""
 
@@ -218,9 +219,11 @@ class CodeServer:
 
     def set_user(self, **settings: Any) -> None:
         """Change user settings; `__` in a name stands for a dot. Open windows take them up by themselves."""
-        path = self.run / "data/User/settings.json"
-        more = {name.replace("__", "."): value for name, value in settings.items()}
-        write_json(path, {**json.loads(path.read_text()), **more})
+        _change(self.run / "data/User/settings.json", settings)
+
+    def set_machine(self, **settings: Any) -> None:
+        """Change settings of scope `machine`, as `set_user` does the user's."""
+        _change(self.run / "data/Machine/settings.json", settings)
 
     def supervisors(self) -> list[int]:
         """Return the process ids of the language servers that run below it, oldest first."""
@@ -238,6 +241,11 @@ async def _port(process: subprocess.Popen[bytes], log: Path) -> int:
             raise AssertionError(f"code-server ended with {process.returncode}:\n{said[-3000:]}")
         await asyncio.sleep(0.02)
     raise AssertionError(f"code-server did not listen within 30 s:\n{log.read_text(errors='replace')[-3000:]}")
+
+
+def _change(path: Path, settings: Mapping[str, Any]) -> None:
+    more = {name.replace("__", "."): value for name, value in settings.items()}
+    write_json(path, {**json.loads(path.read_text()), **more})
 
 
 def write_json(path: Path, value: Any) -> None:

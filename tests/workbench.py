@@ -76,7 +76,7 @@ class Workbench:
     async def open(
         cls, server: CodeServer, context: BrowserContext, folder: Path, shots: Path, page: Page | None = None
     ) -> Workbench:
-        """Open a window on a folder, and wait until it is usable; in a page that another one has left, it is quicker."""
+        """Open a window on a folder, in a page that another has left if there is one; wait until it is usable."""
         page = page or await context.new_page()
         page.set_default_timeout(1000 * WAIT_SECONDS)
         window = cls(server, context, page, folder, shots)

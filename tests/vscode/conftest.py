@@ -103,7 +103,7 @@ def project(tmp_path: Path, files: dict[str, str | bytes]) -> Path:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def profile(browser: Any) -> AsyncIterator[Any]:
     """The browser profile of all windows: what one has loaded, the next need not load again."""
-    made = await browser.new_context(viewport={"width": 1400, "height": 850})
+    made = await browser.new_context(viewport={"width": 1400, "height": 850}, reduced_motion="reduce")
     yield made
     await made.close()
 

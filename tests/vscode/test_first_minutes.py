@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
+from code_server import CodeServer, Editors
 from model_server import text
 from panel import Panel, expect
 from scene import environment_for
@@ -51,7 +54,7 @@ async def test_without_a_model_a_prompt_says_what_to_do(serve: Any, window: Any)
 
 async def test_the_model_page_lists_selects_and_tests(serve: Any, window: Any, stage: Any) -> None:
     stage.begin()
-    stage.extend(text("pong"))
+    stage.extend(text("pong"), text("pong"))  # A model that was just chosen is tried by itself.
     stage.models = ["scripted", "another"]
     bench = await window(await serve("--disable-workspace-trust", env={"INFERENCE_BASE_URL": stage.url}))
     panel = await Panel.open(bench)
@@ -90,6 +93,14 @@ async def test_a_key_is_kept_in_no_file_and_no_log(serve: Any, window: Any, stag
     assert key not in await panel.frame.content()
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def odd_server(parts: Editors) -> AsyncIterator[CodeServer]:
+    """A code-server for programs that are no server of ours."""
+    server = await CodeServer.start(parts, "--disable-workspace-trust")
+    yield server
+    server.stop()
+
+
 @pytest.mark.parametrize(
     ("name", "script"),
     [
@@ -99,14 +110,14 @@ async def test_a_key_is_kept_in_no_file_and_no_log(serve: Any, window: Any, stag
     ],
 )
 async def test_a_server_that_cannot_be_used_is_one_sentence(
-    serve: Any, window: Any, tmp_path: Path, name: str, script: str | None
+    odd_server: CodeServer, window: Any, tmp_path: Path, name: str, script: str | None
 ) -> None:
     program = tmp_path / name
     if script is not None:
         program.write_text(script)
         program.chmod(0o755)
-    server = await serve("--disable-workspace-trust", machine={"selfloop.server.path": str(program)})
-    bench = await window(server)
+    odd_server.set_machine(selfloop__server__path=str(program))
+    bench = await window(odd_server)
     panel = await Panel.open(bench)
     line = panel.line("Server")
     await expect(line).to_contain_text(re.compile(r"no server was started|could not be started"))
@@ -116,12 +127,12 @@ async def test_a_server_that_cannot_be_used_is_one_sentence(
     await panel.until_text("Nothing was done.")
 
 
-async def test_a_server_of_the_workspace_is_never_started(serve: Any, window: Any, project: Path) -> None:
+async def test_a_server_of_the_workspace_is_never_started(odd_server: CodeServer, window: Any, project: Path) -> None:
     planted = project / "selfloop"
     planted.write_text(f"#!/bin/sh\ntouch {project}/started\n")
     planted.chmod(0o755)
-    server = await serve("--disable-workspace-trust", machine={"selfloop.server.path": str(planted)})
-    panel = await Panel.open(await window(server))
+    odd_server.set_machine(selfloop__server__path=str(planted))
+    panel = await Panel.open(await window(odd_server))
     await panel.expect("lies in the workspace")
     assert not (project / "started").exists()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from code_server import SETTINGS, CodeServer
 from model_server import Hold, call, text, tools
 from panel import Panel, expect
 from vscode_scripts import held
@@ -32,6 +34,13 @@ def greet(name: str) -> str:
 
 See [greet.py](greet.py#L2) for the first.
 """
+
+
+@pytest.fixture(autouse=True)
+def the_usual_theme_afterwards(code_server: CodeServer) -> Iterator[None]:
+    """Other tests have the server after these."""
+    yield
+    code_server.set_user(workbench__colorTheme=SETTINGS["workbench.colorTheme"])
 
 
 @pytest.mark.parametrize("theme", THEMES)

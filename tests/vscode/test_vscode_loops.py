@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from code_server import CodeServer, Editors
+from code_server import SETTINGS, CodeServer, Editors
 from loop_room import write_loop
 from loop_scripts import CHECKED, EDIT, MADE, TEST, plays, with_tests
 from model_server import Hold, raw, text, tools
@@ -174,14 +174,11 @@ async def test_a_running_round_shows_where_it_is_and_is_cancelled(bench: Workben
 
 
 @pytest.mark.parametrize("theme", ["Default Light Modern", "Default High Contrast"])
-async def test_the_pages_in_other_themes(serve: Any, window: Any, stage: Any, theme: str) -> None:
+async def test_the_pages_in_other_themes(window: Any, code_server: CodeServer, stage: Any, theme: str) -> None:
+    code_server.set_user(workbench__colorTheme=theme)
     stage.begin()
-    server = await serve(
-        "--disable-workspace-trust", env=environment_for(stage), settings={"workbench.colorTheme": theme}
-    )
-    write_loop(server.home / "config" / "loops", "a-look", "Look around.", level="L1-report")
     stage._script = plays([text(QUIET)], CHECKED)
-    bench = await window(server)
+    bench = await window(code_server)
     rows = await loops_of(bench)
     await press(rows, "a-look", "Run a Loop Now")
     look = rows.filter(has_text="a-look").first
@@ -193,6 +190,7 @@ async def test_the_pages_in_other_themes(serve: Any, window: Any, stage: Any, th
     await bench.command("Selfloop: Spend by Loop and Day")
     await page_with(bench, "Spend")
     await bench.screenshot("spend")
+    code_server.set_user(workbench__colorTheme=SETTINGS["workbench.colorTheme"])
 
 
 async def test_a_selection_is_handed_to_a_loop(bench: Workbench, stage: Any) -> None:
