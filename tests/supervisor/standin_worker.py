@@ -184,6 +184,10 @@ class Worker:
             os._exit(5)
         elif BEHAVE == "hang at the third request" and self.count == 3:
             time.sleep(600)
+        elif BEHAVE == "wait for the disk at the third request" and self.count == 3:
+            # Whoever spawns sleeps as one who waits for the disk does, until the child has opened its stdin.
+            opened = (os.POSIX_SPAWN_OPEN, 0, path("disk"), os.O_RDONLY, 0)
+            os.posix_spawn("/bin/true", ["true"], {}, file_actions=[opened])
         elif BEHAVE == "answer twice":
             answer(window, id, 1)
         elif BEHAVE == "answer nothing asked":

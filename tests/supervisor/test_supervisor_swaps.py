@@ -5,13 +5,16 @@ Each generation here is a real folder of this checkout's source; what its worker
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 import time
 
 import pytest
 from supervisor_client import gone
 
 from generation_room import active, make_active, make_generation, thaw
+from selfloop.supervisor.contract import HEARTBEAT_SECONDS, MISSED_BEATS
 
 URI = "file:///a.py"
 CHAT = "prompts/chat.md"
@@ -236,6 +239,23 @@ def test_a_generation_that_goes_wrong_on_probation_is_rolled_back(start, home, f
     assert (state["number"], state["rollbacks"], state["lastGood"]["number"]) == (0, 1, 0)
     assert state["outcomes"][-1]["state"] == "rolled-back" and state["outcomes"][-1]["number"] == 1
     assert client.end() == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells that a process waits for the disk")
+def test_a_generation_that_the_disk_keeps_waiting_is_not_rolled_back(start, home, folder, generation):
+    os.mkfifo(home / "disk")
+    tree = generation("wait for the disk at the third request")
+    client = start(SELFLOOP_PROBATION_SECONDS="9")
+    client.initialize(folder)
+    assert swap(client, 1, tree)[-1]["state"] == "active"
+    reads = [client.ask("selfloop/gate/read", {}) for _ in range(4)]
+    time.sleep((MISSED_BEATS + 2.5) * HEARTBEAT_SECONDS)
+    os.close(os.open(home / "disk", os.O_WRONLY))
+    for read in reads:
+        assert "result" in client.answer(read, 20)
+    told = client.notified("test/swapState", 30)
+    assert told["state"] == "settled", told
+    assert serving(client) == 1
 
 
 def test_three_rollbacks_pause_evolution_until_the_user_activates_one(start, home, folder, generation):

@@ -55,7 +55,9 @@ PROBATION_SECONDS = 300.0
 """How long a new generation is watched. SELFLOOP_PROBATION_SECONDS, read by the supervisor alone, is another number."""
 HEARTBEAT_SECONDS = 1.0
 MISSED_BEATS = 3
-"""So many heartbeats without an answer are a hang."""
+"""So many heartbeats without an answer are a hang …"""
+EXCUSED_BEATS = 20
+"""… but for so many, at most, at which the machine kept the worker waiting: for the disk, or for a processor."""
 SLOW_FACTOR = 10
 SLOW_SECONDS = 0.5
 """A generation is slow when its median read takes longer than this, and so many times what its parent's took."""

@@ -11,6 +11,7 @@ import time
 from collections import deque
 
 from selfloop.supervisor.contract import (
+    EXCUSED_BEATS,
     HEARTBEAT_SECONDS,
     HOG_BYTES,
     HOG_FACTOR,
@@ -60,14 +61,18 @@ class Probation:
         self._parent_bytes = _UNKNOWN_BYTES
         self._ends_at = 0.0
         self._missed = 0
+        self._excused = 0
         self._strays = 0
         self._slow_beats = 0
         self._waited = (0.0, 0.0)
         """For how long the worker had waited for a processor, and when that was."""
+        self._kept_waiting_at = 0.0
+        """When the machine was last seen to keep the worker waiting: what was asked before then measures nothing."""
 
     def answered(self, seconds: float) -> None:
         """Note how long a read took."""
-        self._times.append(seconds)
+        if time.monotonic() - seconds > self._kept_waiting_at:
+            self._times.append(seconds)
 
     def strayed(self, worker: Worker) -> None:
         """Note that a worker has answered what it was not asked, or twice."""
@@ -91,7 +96,7 @@ class Probation:
             self.worker = None
             return
         self.worker, self._generation = worker, generation
-        self._missed = self._strays = self._slow_beats = 0
+        self._missed = self._excused = self._strays = self._slow_beats = 0
         self._waited = worker.starved_seconds(), time.monotonic()
         self._ends_at = time.monotonic() + _probation_seconds()
         self._loop.later(HEARTBEAT_SECONDS, lambda: self._beat(worker))
@@ -104,20 +109,26 @@ class Probation:
     def _beat(self, worker: Worker) -> None:
         if worker is not self.worker or worker.retiring:
             return
-        wrong = self._wrong(worker)
+        kept_waiting = self._starved(worker) or worker.waits_for_disk()
+        if kept_waiting:
+            self._kept_waiting_at = time.monotonic()
+        wrong = self._wrong(worker, kept_waiting)
         if wrong is not None:
             self._over(wrong)
         elif time.monotonic() >= self._ends_at:
             self._over(None)
         else:
-            self._missed += 1
+            if self._missed and kept_waiting and self._excused < EXCUSED_BEATS:
+                self._excused += 1
+            else:
+                self._missed += 1
             self._control.ask(PING, {}, lambda _: self._came())
             self._loop.later(HEARTBEAT_SECONDS, lambda: self._beat(worker))
 
     def _came(self) -> None:
         self._missed = 0
 
-    def _wrong(self, worker: Worker) -> str | None:
+    def _wrong(self, worker: Worker, kept_waiting: bool) -> str | None:
         if worker.faults or self._strays:
             return "It broke the protocol."
         if self._missed >= MISSED_BEATS:
@@ -135,7 +146,7 @@ class Probation:
             slow = median > SLOW_SECONDS and median >= SLOW_FACTOR * self._parent_read_seconds
             if not slow:
                 self._slow_beats = 0
-            elif not self._starved(worker, now):
+            elif not kept_waiting:
                 self._slow_beats += 1
             if self._slow_beats >= SLOW_BEATS:
                 return f"It answers in {median:.1f} seconds what took {self._parent_read_seconds:.3f} before."
@@ -144,10 +155,10 @@ class Probation:
             return f"It takes {size >> 20} MiB of memory where {self._parent_bytes >> 20} were enough before."
         return None
 
-    def _starved(self, worker: Worker, now: float) -> bool:
-        """Tell whether the machine has kept a worker waiting since this was asked last."""
+    def _starved(self, worker: Worker) -> bool:
+        """Tell whether the machine has kept a worker waiting for a processor since this was asked last."""
         before, at = self._waited
-        self._waited = worker.starved_seconds(), now
+        self._waited = worker.starved_seconds(), (now := time.monotonic())
         return self._waited[0] - before > STARVED_SHARE * (now - at)
 
     def _over(self, wrong: str | None) -> None:

@@ -115,6 +115,17 @@ class Worker:
             pass  # A thread has just ended, or the system does not count.
         return total / 1e9
 
+    def waits_for_disk(self) -> bool:
+        """Tell whether one of its threads waits for the disk at this moment; False where the system does not tell."""
+        try:
+            for thread in os.listdir(f"/proc/{self.pid}/task"):
+                with open(f"/proc/{self.pid}/task/{thread}/stat", encoding="utf-8", errors="replace") as file:
+                    if file.read().rpartition(")")[2].split()[0] == "D":
+                        return True
+        except (OSError, IndexError):
+            pass  # A thread has just ended.
+        return False
+
     def finish(self, status: int, spared: Collection[int]) -> None:
         """Take in its last words; called once it was reaped. What it left behind ends, but for the `spared`."""
         self.gone = True
