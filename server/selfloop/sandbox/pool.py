@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,8 @@ class Pool:
             # What was borrowed is gone from the user's repository: everything is stored anew, and tried once more.
             await self._shadow.rebuild()
             worktree = await self._acquire(await self._shadow.snapshot(overlay))
-        self._start(self._after(worktree))
+        self._afterwards(lambda: self._keep(worktree))
+        self._afterwards(self.refill)
         return worktree
 
     async def acquire_tree(self, tree: str) -> Worktree:
@@ -67,7 +68,7 @@ class Pool:
             SandboxError: there is no room for a copy.
         """
         worktree = await self._acquire(tree)
-        self._start(self._after())
+        self._afterwards(self.refill)
         return worktree
 
     async def reopen(self, worktree_id: str) -> Worktree | None:
@@ -173,18 +174,20 @@ class Pool:
             return []
         return sorted(folder for folder in self._folder.iterdir() if _ID.fullmatch(folder.name))
 
-    async def _after(self, worktree: Worktree | None = None) -> None:
-        """Do what a session need not wait for: make its base our own, bring the indexes up to date, fill the pool."""
-        await asyncio.sleep(_AFTER_SECONDS)
-        if worktree is not None:
-            await self._keep(worktree)
-        await self.refill()
+    def _afterwards(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        async def later() -> None:
+            await asyncio.sleep(_AFTER_SECONDS)
+            await work()
+
+        self._start(later())
 
     async def _keep(self, worktree: Worktree) -> None:
+        """Do what a session need not wait for: make its base our own, and bring the indexes up to date."""
         tree = worktree.base
         async with self._keeping:
             await self._shadow.settle()
-            await worktree.git_view()
+            if worktree.id in self._held:  # Else it has come back already, and may be gone.
+                await worktree.git_view()
             await self._shadow.objects.keep([tree], known=[self._kept] if self._kept else [])
             self._kept = tree
 
