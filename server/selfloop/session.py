@@ -75,9 +75,8 @@ class Workspace:
     async def _mend(self) -> None:
         for sentence in await self.gates.recover(self._host.editor(self.path)):
             self.notice("warning", sentence)
-        for record in self.sessions.list():
-            if self.sessions.state(record.id).get("running"):
-                self.conversation(record.id).resume(lambda: self._host.snapshot(self.path))
+        for session_id in self.sessions.running():
+            self.conversation(session_id).resume(lambda: self._host.snapshot(self.path))
 
     async def _prepare(self, mended: asyncio.Task[None]) -> None:
         await mended

@@ -24,6 +24,21 @@ def store(place: Path, folders: Folders) -> Iterator[Store]:
     opened.close()
 
 
+def test_what_each_look_at_the_status_asks_is_counted_without_reading_every_session(store: Store) -> None:
+    sessions = Sessions(store)
+    ids = [sessions.create().id for _ in range(4)]
+    sessions.set_state(ids[0], running=True)
+    sessions.set_state(ids[1], run="run-1", running=True)
+    sessions.set_state(ids[2], running=True)
+    sessions.set_state(ids[2], running=None)
+    assert sessions.count() == len(sessions.list()) == 3, "the session of a round is none of them"
+    assert sessions.running() == [ids[0]]
+    store.add_spend(ids[0], Usage(3, 1, 2, 0.5))
+    store.add_spend(ids[3], Usage(4, 0, 1))
+    assert store.spend() == Usage(7, 1, 3, 0.5)
+    assert store.spend(session_id=ids[3]) == Usage(4, 0, 1) and store.spend(since="9999-01-01") == Usage()
+
+
 def test_sessions_are_listed_by_their_last_use(store: Store) -> None:
     sessions = Sessions(store)
     first = sessions.create(key="1-1")

@@ -48,7 +48,7 @@ async def status(ls: SelfloopServer, params: Empty) -> StatusResult:
         model=ls.hub.model_name(),
         isolation=isolation.level if isolation else "none",
         isolation_detail=isolation.detail if isolation else _why_not(first is not None),
-        sessions=sum(len(workspace.sessions.list()) for workspace in workspaces),
+        sessions=sum(workspace.sessions.count() for workspace in workspaces),
         runs=sum(len(each.loops_if_read.engine.running()) for each in workspaces if each.loops_if_read is not None),
         gates_pending=sum(len(workspace.gates.list("open")) for workspace in workspaces),
         spend=usage_info(spend),

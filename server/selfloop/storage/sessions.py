@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,22 @@ class Sessions:
 
         The sessions of a round (`state` names its `run`) are found by the round; there are far more of them.
         """
-        where = "WHERE json_extract(sessions.state, '$.run') IS NULL"
-        rows = self.store.query(f"{_SELECT} {where} GROUP BY sessions.id ORDER BY updated_at DESC, sessions.id DESC")
+        rows = self.store.query(
+            f"{_SELECT} WHERE {_OF_NO_ROUND} GROUP BY sessions.id ORDER BY updated_at DESC, sessions.id DESC"
+        )
         return [SessionRecord(**dict(row)) for row in rows]
+
+    def count(self) -> int:
+        """Return how many `list` would give; it is asked with every look at the status."""
+        (row,) = self.store.query(f"SELECT count(*) AS found FROM sessions WHERE {_OF_NO_ROUND}")  # noqa: S608
+        return row["found"]
+
+    def running(self) -> Sequence[str]:
+        """Return the ids of the sessions, but for those of rounds, in which a turn is under way or was cut off."""
+        rows = self.store.query(
+            f"SELECT id FROM sessions WHERE {_OF_NO_ROUND} AND json_extract(state, '$.running')"  # noqa: S608
+        )
+        return [row["id"] for row in rows]
 
     def find(self, query: str) -> tuple[SessionRecord, ...]:
         """Return the sessions whose title or user's messages contain every word, the one that was used last first.
@@ -216,6 +230,7 @@ class Sessions:
             connection.execute("DELETE FROM meta WHERE name = 'adopt'")
 
 
+_OF_NO_ROUND = "json_extract(sessions.state, '$.run') IS NULL"
 _SELECT = """
     SELECT sessions.id, title, folder, created_at, updated_at,
            coalesce(sum(input_tokens), 0) AS input_tokens, coalesce(sum(cached_tokens), 0) AS cached_tokens,

@@ -24,7 +24,7 @@ from selfloop.config import Folders
 from selfloop.errors import StoreError
 from selfloop.messages import Usage
 from selfloop.storage.database import Unusable, connect, saying_sqlite, set_aside
-from selfloop.storage.disk import PRIVATE_FOLDER, TEMPORARY, now, saying, sync_folder, write_file
+from selfloop.storage.disk import PRIVATE_FOLDER, TEMPORARY, now, printable, saying, sync_folder, write_file
 from selfloop.storage.ownership import claimed
 from selfloop.storage.schema import run_script
 
@@ -221,8 +221,14 @@ class Store:
 
     def spend(self, *, session_id: str | None = None, since: str | None = None) -> Usage:
         """Return what was used: by one session or all, from the day `since` on or ever."""
-        usages = [row.usage for row in self.spend_rows(since=since) if session_id in (None, row.session_id)]
-        return sum(usages, start=Usage())
+        wanted = None if session_id is None else printable(session_id)
+        (row,) = self.query(
+            "SELECT coalesce(sum(input_tokens), 0) AS input_tokens, coalesce(sum(cached_tokens), 0) AS cached_tokens,"
+            " coalesce(sum(output_tokens), 0) AS output_tokens, sum(cost_usd) AS cost_usd"
+            " FROM spend WHERE day >= ? AND (? IS NULL OR session_id = ?)",
+            (since or "", wanted, wanted),
+        )
+        return Usage(row["input_tokens"], row["cached_tokens"], row["output_tokens"], row["cost_usd"])
 
     def spend_rows(self, *, since: str | None = None) -> list[SpendRow]:
         """Return the use for each day and session, newest day first."""
