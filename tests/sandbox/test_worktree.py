@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -201,6 +202,29 @@ async def test_worktrees_that_no_session_needs_are_pruned(pool: Pool) -> None:
     pool._held.clear()
     await pool.prune({second.id})
     assert not first.folder.exists() and second.folder.exists()
+
+
+async def test_no_worktree_is_ever_two_peoples(pool: Pool) -> None:
+    random, taken = Random(5), set[str]()
+
+    async def works() -> None:
+        for _ in range(6):
+            worktree = await pool.acquire({"a.txt": b"%d\n" % random.randrange(99)})
+            assert worktree.id not in taken
+            taken.add(worktree.id)
+            worktree.door.write_bytes("b.txt", worktree.id.encode())
+            await asyncio.sleep(random.random() / 20)
+            (change,) = await worktree.changes()
+            assert change.post == worktree.id.encode()
+            taken.remove(worktree.id)
+            await pool.release(worktree)
+
+    async def fills() -> None:
+        for _ in range(60):
+            await pool.refill()
+            await asyncio.sleep(random.random() / 30)
+
+    await asyncio.gather(works(), works(), works(), fills())
 
 
 async def test_sessions_side_by_side_do_not_disturb_each_other(pool: Pool, ws: Path) -> None:

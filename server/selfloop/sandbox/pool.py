@@ -1,7 +1,8 @@
 """Worktrees kept ready, so that a session starts with what changed and not with a checkout.
 
-Invariant: what waits in the pool has been seen to be unchanged since it was reset; whatever cannot be reset is thrown
-away. Background work is held here and ended by `close`.
+Invariants: what waits in the pool has been seen to be unchanged since it was reset; whatever cannot be reset is thrown
+away. A folder is somebody's or waits here, never both: whoever works on one has it in `_held` before the first wait.
+Background work is held here and ended by `close`.
 """
 
 from __future__ import annotations
@@ -75,25 +76,30 @@ class Pool:
         """Open the worktree of an earlier run again; None if nothing of it is left."""
         if not _ID.fullmatch(worktree_id) or worktree_id in self._held:
             return None
-        worktree = await Worktree.load(self._shadow, self._folder / worktree_id)
-        if worktree is None or worktree.ready:
-            return None
         self._held.add(worktree_id)
-        return worktree
+        worktree = None
+        try:
+            worktree = await Worktree.load(self._shadow, self._folder / worktree_id)
+        finally:
+            if worktree is None or worktree.ready:
+                self._held.discard(worktree_id)
+        return None if worktree is None or worktree.ready else worktree
 
     async def release(self, worktree: Worktree) -> None:
         """Take a worktree back: it is reset and kept, or deleted."""
-        self._held.discard(worktree.id)
-        if len(self._ready) < 2 * self._size and not self._closed:
-            try:
-                await worktree.reset()
-                if await worktree.is_unchanged():
-                    await worktree.mark(ready=True)
-                    self._ready.append(worktree)
-                    return
-            except SandboxError as error:
-                log.info("worktree %s could not be reset and is deleted: %s", worktree.id, error)
-        await worktree.delete()
+        try:
+            if len(self._ready) < 2 * self._size and not self._closed:
+                try:
+                    await worktree.reset()
+                    if await worktree.is_unchanged():
+                        await worktree.mark(ready=True)
+                        self._ready.append(worktree)
+                        return
+                except SandboxError as error:
+                    log.info("worktree %s could not be reset and is deleted: %s", worktree.id, error)
+            await worktree.delete()
+        finally:
+            self._held.discard(worktree.id)
 
     async def refill(self) -> None:
         """Bring the pool to its size: with what an earlier run has left ready, then with new worktrees."""
@@ -103,9 +109,14 @@ class Pool:
                     await self._adopt(folder)
             while not self._closed and len(self._ready) < self._size:
                 tree = await self._shadow.snapshot()
-                worktree = await Worktree.create(self._shadow, self._folder / new_id(), tree)
-                await worktree.mark(ready=True)
-                self._ready.append(worktree)
+                folder = self._folder / new_id()
+                self._held.add(folder.name)
+                try:
+                    worktree = await Worktree.create(self._shadow, folder, tree)
+                    await worktree.mark(ready=True)
+                    self._ready.append(worktree)
+                finally:
+                    self._held.discard(folder.name)
 
     async def prune(self, keep: Collection[str]) -> None:
         """Delete the worktrees of earlier runs that no session needs any more."""
@@ -129,28 +140,31 @@ class Pool:
     async def _acquire(self, tree: str) -> Worktree:
         while self._ready:
             worktree = self._ready.pop()
+            self._held.add(worktree.id)  # From now on: on the disk it is still marked as ready.
             try:
                 await worktree.advance(tree)
             except SandboxError as error:
                 log.info("ready worktree %s is of no use: %s", worktree.id, error)
                 await worktree.delete()
+                self._held.discard(worktree.id)
                 continue
-            self._held.add(worktree.id)
+            except BaseException:
+                self._held.discard(worktree.id)
+                raise
             return worktree
         folder = self._folder / new_id()
+        self._held.add(folder.name)
         try:
-            worktree = await Worktree.create(self._shadow, folder, tree)
-        except OSError as error:
-            await asyncio.to_thread(delete_folder, folder)
-            raise SandboxError(
-                f"The agent's copy of the files could not be made ({error.strerror}), so nothing was started; make "
-                "room and try again."
-            ) from error
-        except BaseException:
+            return await Worktree.create(self._shadow, folder, tree)
+        except BaseException as error:
             await asyncio.shield(asyncio.to_thread(delete_folder, folder))
+            self._held.discard(folder.name)
+            if isinstance(error, OSError):
+                raise SandboxError(
+                    f"The agent's copy of the files could not be made ({error.strerror}), so nothing was started; make "
+                    "room and try again."
+                ) from error
             raise
-        self._held.add(worktree.id)
-        return worktree
 
     async def _adopt(self, folder: Path) -> None:
         """Take a worktree of an earlier run into the pool, if it is still what it was."""
@@ -158,16 +172,20 @@ class Pool:
             return
         if any(worktree.folder == folder for worktree in self._ready):
             return
-        worktree = await Worktree.load(self._shadow, folder)
-        if worktree is None or not worktree.ready:
-            return
+        self._held.add(folder.name)
         try:
-            if not await worktree.is_unchanged():
-                await worktree.reset()
-        except SandboxError:
-            await worktree.delete()
-            return
-        self._ready.append(worktree)
+            worktree = await Worktree.load(self._shadow, folder)
+            if worktree is None or not worktree.ready:
+                return
+            try:
+                if not await worktree.is_unchanged():
+                    await worktree.reset()
+            except SandboxError:
+                await worktree.delete()
+                return
+            self._ready.append(worktree)
+        finally:
+            self._held.discard(folder.name)
 
     def _folders(self) -> list[Path]:
         if not self._folder.is_dir():
