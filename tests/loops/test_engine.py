@@ -90,6 +90,21 @@ async def test_what_was_rejected_is_not_asked_again_by_a_later_round(
     assert gates.list("open") == []
 
 
+async def test_the_same_comment_is_asked_once_whatever_became_of_it(
+    room: Room, own_home: Path, model: ModelServer
+) -> None:
+    write_loop(loops(own_home), "speaker", level="L2-assisted", action="comment")
+    model._script = plays([text("## Comment on issue #7\n\nSame words.\n\nStatus: Done")], CHECKED)
+    report = await room.round("speaker")
+    gates = room.workspace.gates
+    assert report.gate_id is not None
+    again = await room.round("speaker")
+    assert again.gate_id == report.gate_id and len(gates.list("open")) == 1
+    await gates.resolve(report.gate_id, "reject", digest=None, editor=room.editor(room.path))
+    third = await room.round("speaker")
+    assert third.outcome.type == "reported" and gates.list("open") == []
+
+
 async def test_an_l3_commit_goes_ahead_verified_and_on_its_list(
     room: Room, own_home: Path, model: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

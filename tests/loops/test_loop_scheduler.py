@@ -53,6 +53,8 @@ class World:
         self.kept = Kept()
         self.ran: list[tuple[str, datetime, Cause]] = []
         self.notices: list[str] = []
+        self.mute = False
+        """Whether not even a notice can be written down."""
         self.naps: list[float] = []
         self.most_running = 0
         self.rounds: Callable[[str, Cause], object] | None = None
@@ -62,6 +64,11 @@ class World:
 
     def clock(self) -> datetime:
         return self.now
+
+    def told(self, sentence: str) -> None:
+        self.notices.append(sentence)
+        if self.mute:
+            raise StoreError("The disk is full, so nothing was told.")
 
     async def sleep(self, seconds: float) -> None:
         self.naps.append(seconds)
@@ -103,7 +110,7 @@ class World:
         scheduler = Scheduler(
             self.run,
             self.kept,
-            notice=self.notices.append,
+            notice=self.told,
             clock=self.clock,
             zone=lambda: self.zone,
             sleep=self.sleep,
@@ -362,6 +369,14 @@ async def test_changes_during_a_round_are_one_round_after_it() -> None:
 async def test_a_full_disk_is_said_and_the_loops_go_on() -> None:
     world = World()
     world.kept.full = True
+    await world.pass_time({"a": "every 1h"}, hours=3, minutes=1)
+    assert len(world.ran) == 4
+    assert all("disk is full" in said for said in world.notices) and world.notices
+
+
+async def test_a_full_disk_on_which_nothing_can_be_told_either_ends_no_loop() -> None:
+    world = World()
+    world.kept.full = world.mute = True
     await world.pass_time({"a": "every 1h"}, hours=3, minutes=1)
     assert len(world.ran) == 4
     assert all("disk is full" in said for said in world.notices) and world.notices

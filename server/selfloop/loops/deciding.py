@@ -97,6 +97,7 @@ async def decide_round(one: Round, *, now: LoopSpec, prepare: Prepare) -> Result
         paths=touched_paths(one) if wish is not None and wish.kind in OF_CHANGES else (),
         isolation=(await one.means.isolation()).level,
         gate=_gate(spec, made["status"]),
+        proven_by=[proof["command"] for proof in checked.get("evidence", ()) if proof["counts"]],
     )
     if wish is None:
         return {"decision": "report"}
@@ -138,8 +139,9 @@ async def decide_round(one: Round, *, now: LoopSpec, prepare: Prepare) -> Result
 
 
 def text_content(action: Action) -> str:
-    """Return by what a text is known when a later round writes it again."""
-    return seal("text", action.kind, action.about, action.number, action.title, action.body)
+    """Return by what a text is known when a later round writes it again; a comment has no title that is sent."""
+    title = "" if action.kind == "comment" else action.title
+    return seal("text", action.kind, action.about, action.number, title, action.body)
 
 
 def sessions_of(one: Round) -> list[str]:

@@ -139,7 +139,7 @@ class Scheduler:
             try:
                 cadences[loop_id] = parse(text)
             except InvalidInput as error:
-                self._notice(f"The loop {loop_id} is not scheduled: {error.message}.")
+                self._tell(f"The loop {loop_id} is not scheduled: {error.message}.")
         stored = {} if self._started else self._kept()
         now = self._clock()
         for loop_id in (set(self._agenda.entries) | set(stored)) - set(cadences):
@@ -258,7 +258,7 @@ class Scheduler:
         except Exception as error:
             logger.exception("The round of %s failed (%s).", loop_id, cause.key or cause.run_id)
             said = error.message if isinstance(error, SelfloopError) else f"{type(error).__name__}, which is logged."
-            self._notice(f"A round of the loop {loop_id} could not be run: {said} The other loops go on.")
+            self._tell(f"A round of the loop {loop_id} could not be run: {said} The other loops go on.")
 
     def _ended(self, loop_id: str) -> None:
         running = self._running.pop(loop_id)
@@ -274,13 +274,20 @@ class Scheduler:
             self._begin(loop_id, running.waiting[0])
         self._woken.set()
 
+    def _tell(self, sentence: str) -> None:
+        """Tell the user; where not even that can be written down, as on a full disk, the loops go on all the same."""
+        try:
+            self._notice(sentence)
+        except SelfloopError as error:
+            logger.error("The user could not be told (%s): %s", error.message, sentence)
+
     # The store
 
     def _kept(self) -> dict[str, ScheduleRecord]:
         try:
             return self._store.all()
         except SelfloopError as error:
-            self._notice(f"When loops last ran is not known: {error.message}")
+            self._tell(f"When loops last ran is not known: {error.message}")
             return {}
 
     def _keep(self, write: Callable[[], None]) -> None:
@@ -289,7 +296,7 @@ class Scheduler:
             write()
         except SelfloopError as error:
             logger.warning("The schedule could not be kept: %s", error.message)
-            self._notice(f"When loops run next could not be kept: {error.message}")
+            self._tell(f"When loops run next could not be kept: {error.message}")
 
 
 def _due(loop_id: str, at: datetime) -> Cause:

@@ -397,7 +397,10 @@ class LoopService:
         return await shadow.ignores.which(shadow.area, paths)
 
     def _notice(self, sentence: str) -> None:
-        self.means.say("warning", sentence)
+        try:
+            self.means.say("warning", sentence)
+        except SelfloopError as error:
+            logger.error("The user could not be told (%s): %s", error.message, sentence)
 
 
 def _digest(wanted: Wanted) -> str:
