@@ -124,6 +124,14 @@ async def test_a_relative_hooks_path_means_the_users_folder_and_never_the_change
     assert (tmp_path / "ran").read_text() == "theirs\n"
 
 
+async def test_a_checkout_that_a_kill_has_left_half_written_is_cleared(yard: Yard) -> None:
+    left = yard.work / ".git" / "worktrees" / f"selfloop-{BRANCH.replace('/', '-')}"
+    write(left, {"commondir": "", "HEAD": "ref: refs/heads/main\n", "gitdir": "/nowhere/.git\n"})
+    receipt = await yard.do(an_action("commit"), some_changes())
+    assert git(yard.work, "rev-parse", BRANCH).strip() == receipt.commit
+    assert git(yard.work, "worktree", "list").count("\n") == 1
+
+
 async def test_what_a_hook_starts_does_not_outlive_the_commit(yard: Yard, tmp_path: Path) -> None:
     yard.hook("pre-commit", f"setsid sh -c 'echo $$ > {tmp_path}/pid; sleep 300' >/dev/null 2>&1 &\nsleep 0.3")
     await yard.do(an_action("commit"), some_changes())

@@ -156,9 +156,13 @@ class UserRepository:
     async def _clear(self, branch: str, base: str, place: Path) -> None:
         """Remove the worktree, and the branch if there is nothing on it."""
         common = self.shadow.origin.common_dir
-        if common is not None and await asyncio.to_thread((common / "worktrees" / place.name).exists):
+        noted = None if common is None else common / "worktrees" / place.name
+        if noted is not None and await asyncio.to_thread(noted.exists):
             # Forced twice, since a kill may have left it locked.
-            await self._git("worktree", "remove", "--force", "--force", str(place))
+            ended = await self._git("worktree", "remove", "--force", "--force", str(place))
+            if ended.exit_code != 0:
+                # What a kill has left half written is no worktree to git, and keeps it from nearly all it does.
+                await asyncio.to_thread(delete_folder, noted)
         await asyncio.to_thread(delete_folder, place)
         await asyncio.to_thread(self._unlock, branch)
         if await self._tip(branch) == base:
