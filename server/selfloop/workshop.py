@@ -28,7 +28,7 @@ from selfloop.storage.journal import UpdateJournal
 from selfloop.storage.memory import Memory
 from selfloop.storage.sessions import SessionRecord, Sessions
 from selfloop.storage.store import Store
-from selfloop.updates import MessageChunk, Update
+from selfloop.updates import MessageChunk, MessageUpdate, Update
 
 if TYPE_CHECKING:
     from selfloop.evolution.report import JudgeReport
@@ -212,9 +212,15 @@ class Workshop:
         )
 
     def _streamed(self, session_id: str, message_id: str) -> str:
-        """Return what clients were told of a message that was being written."""
-        updates = (envelope.update for envelope in self._premises.updates(session_id).since(0))
-        return "".join(one.text for one in updates if isinstance(one, MessageChunk) and one.message_id == message_id)
+        """Return what clients were told of a message that was being written; "" once they were told that it ended."""
+        text = ""
+        for envelope in self._premises.updates(session_id).since(0):
+            update = envelope.update
+            if isinstance(update, MessageChunk) and update.message_id == message_id:
+                text += update.text
+            elif isinstance(update, MessageUpdate) and update.message_id == message_id:
+                text = ""
+        return text
 
     async def close(self) -> None:
         """Close the pool, if there is one."""

@@ -118,7 +118,7 @@ async def test_a_swap_in_a_turn_asks_the_model_again_and_repeats_no_tool(
     hold.event.set()
     assert await generation_of(client) == number
     assert len(model.requests) == 3, "only the answer that was cut is asked anew"
-    assert [m for m in client.of_type("message", session) if m.get("status") == "interrupted"]
+    assert [m["text"] for m in client.of_type("message", session) if m.get("status") == "interrupted"] == ["Begun. "]
     calls = {update["toolCallId"] for update in client.of_type("toolCall", session)}
     assert len(calls) == 1
     (gate,) = (await client.request("selfloop/gate/list", {"state": "open"}))["gates"]
