@@ -187,13 +187,14 @@ def test_a_round_that_was_killed_is_taken_up_and_spends_and_proposes_once(
 
 
 @pytest.mark.slow
-def test_a_maker_killed_between_its_calls_goes_on_where_it_was(
-    workspace: Path, own_home: Path, model: ModelServer
+@pytest.mark.parametrize(("cut", "makers"), [(2, 3), (3, 2)], ids=["maker", "checker"])
+def test_an_agent_killed_in_a_call_goes_on_and_the_call_is_counted(
+    workspace: Path, own_home: Path, model: ModelServer, cut: int, makers: int
 ) -> None:
     write_loop(loops(own_home), "sweeper", level="L2-assisted", action="apply-patch")
     reached = Hold()
     normal: Callable[[Request], Answer] = plays([tools(EDIT), text(MADE)], CHECKED)
-    model._script = lambda request: raw(reached) if len(model.requests) == 2 else normal(request)
+    model._script = lambda request: raw(reached) if len(model.requests) == cut else normal(request)
     program = [
         sys.executable,
         str(Path(__file__).parents[1] / "loop_room.py"),
@@ -202,11 +203,23 @@ def test_a_maker_killed_between_its_calls_goes_on_where_it_was(
         model.url,
     ]
     first = subprocess.Popen([*program, "sweeper"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    model.wait(2, 90)
+    model.wait(cut, 90)
     first.kill()
     first.communicate()
     reached.event.set()
     second = subprocess.run([*program, "sweeper"], capture_output=True, text=True, timeout=110)
     assert "(escalated)" in second.stdout, second.stdout + second.stderr
-    makers = [request for request in model.requests if not is_checker(request)]
-    assert len(makers) == 3, "the edit was not made again: only the cut answer was asked for anew"
+    asked = [request for request in model.requests if not is_checker(request)]
+    assert len(asked) == makers, "the edit was not made again: only the answer that was cut off was asked for anew"
+
+    async def look() -> None:
+        room = open_room(workspace, own_home, model.url)
+        try:
+            (record,) = room.workspace.loops.rounds.recent()
+            used = room.workspace.loops.engine.spend.used_by(record.run_id)
+            assert used.calls == len(model.requests) == 5
+            assert used.usage.input_tokens > 100 * 5, "of the call that was cut off, what was sent is estimated"
+        finally:
+            await room.close()
+
+    asyncio.run(look())

@@ -156,7 +156,7 @@ class Member:
         turn_id = desk.state.turn_id or ""
         compactor = self._compactor()
         if resumed:
-            self._count_in_flight(compactor.tokens(desk.state.history, toolbox.specs))
+            self.count_cut_off()
             answer_interrupted(desk, turn_id, toolbox)
         report = ChatReport(
             channel=desk.channel(),
@@ -214,6 +214,16 @@ class Member:
             },
             durable=True,
         )
+
+    def count_cut_off(self) -> None:
+        """Count a request that was on its way when the worker was killed: nobody said what it has used."""
+        desk = self.desk
+        if desk.state.writing is None:
+            return
+        asked = self._compactor().tokens(desk.state.history, Toolbox(self.tools, desk.parts.prompts).specs)
+        shown = desk.parts.streamed(desk.state.writing)
+        came = desk.parts.model.count_tokens([Message("assistant", shown)]) if shown else 0
+        self.charge(f"{desk.parts.session.id}:{desk.state.writing}", Usage(input_tokens=asked, output_tokens=came))
 
     def last_words(self) -> str:
         """Return its last answer, without secrets; "" if it has given none."""
@@ -356,11 +366,6 @@ class Member:
         except BudgetExceeded as error:
             if "tokens" in error.limit:
                 raise
-
-    def _count_in_flight(self, tokens: int) -> None:
-        """Count a request that was on its way when the worker was killed: nobody said what it has used."""
-        if self.desk.state.writing is not None:
-            self.charge(f"{self.desk.parts.session.id}:{self.desk.state.writing}", Usage(input_tokens=tokens))
 
 
 async def _nothing() -> None:

@@ -20,7 +20,7 @@ from attrs import frozen
 
 from selfloop.changes import seal
 from selfloop.config import Folders
-from selfloop.errors import InvalidInput, RequestFailed, Stale, Unknown
+from selfloop.errors import InvalidInput, RequestFailed, SelfloopError, Stale, Unknown
 from selfloop.gates.gate import Decision, GateRecord
 from selfloop.gates.questions import Question
 from selfloop.loops.acting import Acting

@@ -192,7 +192,10 @@ async def check(one: Round) -> Result:
     pool = await means.pool()
     if (left := one.state("checker_worktree")) is not None and (old := await pool.reopen(left)) is not None:
         await pool.release(old)
-    one.rounds.set_state(one.run_id, checker_session=None)
+    if one.state("checker_session") is not None:
+        one.member("checker").count_cut_off()
+        one.desks.pop("checker").parts.trajectory.close()
+        one.rounds.set_state(one.run_id, checker_session=None)
     worktree = await pool.acquire_tree(one.results["make"]["tree"])
     one.rounds.set_state(one.run_id, checker_worktree=worktree.id)
     try:
