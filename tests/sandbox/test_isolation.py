@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,17 @@ async def test_the_probe_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, t
 
 
 @needs_jail
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+async def test_what_killed_probes_have_left_is_swept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name, age in (("selfloop-canary-old", 3600), ("selfloop-canary-new", 0), ("other", 3600)):
+        (tmp_path / name / "work").mkdir(parents=True)
+        then = (tmp_path / name).stat().st_mtime - age
+        os.utime(tmp_path / name, (then, then))
+    await probe()
+    assert {path.name for path in tmp_path.iterdir()} == {"selfloop-canary-new", "other"}
+
+
 def test_the_probe_is_honest_where_namespaces_are_forbidden() -> None:
     script = "import asyncio; from selfloop.sandbox.isolation import probe; print(asyncio.run(probe()))"
     outer = ["bwrap", "--dev-bind", "/", "/", "--unshare-user", "--disable-userns", "--cap-drop", "ALL", "--"]

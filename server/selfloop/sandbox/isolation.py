@@ -8,6 +8,7 @@ Invariant: `process` is only ever reported of a jail whose canary failed at ever
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import secrets
@@ -16,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -55,6 +57,9 @@ _VARIANTS: tuple[tuple[tuple[str, ...], str], ...] = (
     ((*_COMMON, "--dir", "/proc"), " /proc is empty, which some tools mind."),
 )
 
+_PREFIX = "selfloop-canary-"
+_LEFT_SECONDS = 600
+"""A canary takes a second or two: a folder this old is nobody's any more."""
 _SILENT = "the canary did not come back"
 _INTERPRETER = os.path.realpath(sys.executable)
 _CANARY = r"""
@@ -118,7 +123,7 @@ async def _try(bwrap: str, flags: tuple[str, ...]) -> str | None:
     """Run the canary in one kind of jail; return why it does not hold, None if it does."""
     from selfloop.sandbox.mounts import canary_arguments
 
-    folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="selfloop-canary-"))
+    folder = await asyncio.to_thread(_new_folder)
     try:
         with _Bait(folder) as bait:
             arguments = canary_arguments(flags, work=bait.work, shown=Path("/selfloop-canary"))
@@ -139,6 +144,16 @@ async def _try(bwrap: str, flags: tuple[str, ...]) -> str | None:
             return await asyncio.to_thread(bait.verdict, said[-1] if said else "it ended without a word")
     finally:
         await asyncio.to_thread(shutil.rmtree, folder, True)
+
+
+def _new_folder() -> Path:
+    """Return a new folder for a canary; those that killed servers have left go."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            status = left.lstat()
+            if status.st_uid == os.geteuid() and time.time() - status.st_mtime > _LEFT_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=_PREFIX))
 
 
 class _Bait:
