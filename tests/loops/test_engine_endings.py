@@ -166,14 +166,15 @@ def test_a_round_that_was_killed_is_taken_up_and_spends_and_proposes_once(
     async def look() -> None:
         room = open_room(workspace, own_home, model.url)
         try:
-            if moment != "record:done":  # That one has ended, and is not taken up.
-                (left,) = room.workspace.loops.rounds.unfinished()
-                await room.workspace.governed()
-                told = (await room.report(left.run_id)).render()
-                assert "(escalated)" in told and "maker: Done" in told
+            rounds = room.workspace.loops.rounds
+            (left,) = rounds.untold() if moment == "record:done" else rounds.unfinished()
+            await room.workspace.governed()
+            told = (await room.report(left.run_id)).render()
+            assert "(escalated)" in told and "maker: Done" in told
+            assert rounds.untold() == [] and rounds.unfinished() == []
             gates = room.workspace.gates.list()
             assert [gate.state for gate in gates] == ["open"]
-            (record,) = room.workspace.loops.rounds.recent()
+            (record,) = rounds.recent()
             assert record.ended_at is not None
             report = room.workspace.loops.report(record.run_id)
             assert report is not None and report.gate_id == gates[0].gate_id and report.verified

@@ -286,6 +286,7 @@ class Engine:
         self._under_way.pop(one.run_id, None)
         self._show(one, "done", report)
         self.ended(report)
+        self.rounds.set_state(one.run_id, told=True)
         # The loop's next round need not wait for it.
         task = asyncio.get_running_loop().create_task(
             self._give_back(one, worktrees), name=f"worktrees of {one.run_id}"

@@ -47,6 +47,11 @@ _TABLES = """
     );
 """
 
+UNTOLD = (
+    "ended_at IS NOT NULL AND json_extract(state, '$.taken_up_at') IS NOT NULL"
+    " AND json_extract(state, '$.told') IS NULL"
+)
+"""What holds of a round that has ended and was told to nobody."""
 _RUN_ID = re.compile(r"run-[0-9]{8}T[0-9]{9}-[0-9a-f]{8}")
 
 
@@ -152,6 +157,10 @@ class Rounds:
     def unfinished(self) -> list[RoundRecord]:
         """Return the rounds that have not ended, oldest first: after a start, those that were killed."""
         return [_round(row) for row in self.store.query("SELECT * FROM rounds WHERE ended_at IS NULL ORDER BY rowid")]
+
+    def untold(self) -> list[RoundRecord]:
+        """Return the rounds that have ended without anybody being told, oldest first: a kill came in between."""
+        return [_round(row) for row in self.store.query(f"SELECT * FROM rounds WHERE {UNTOLD} ORDER BY rowid")]  # noqa: S608
 
     def set_phase(self, run_id: str, phase: str) -> None:
         """Note where a running round is."""
