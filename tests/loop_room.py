@@ -86,6 +86,9 @@ class Room:
     async def round(self, loop_id: str, **more: Any) -> RoundReport:
         """Run one round of a loop, and return its report."""
         service = await self.workspace.governed()
+        async with asyncio.timeout(30):
+            while loop_id in service.scheduler.running():  # A report is told a moment before its round has ended.
+                await asyncio.sleep(0.005)
         return await self.report(service.start(loop_id, **more))
 
     async def report(self, run_id: str) -> RoundReport:

@@ -23,6 +23,7 @@ from selfloop.loops.gate import (
     raised,
 )
 from selfloop.loops.spec import ACTIONS, ActionKind, Level, LoopSpec
+from selfloop.sandbox.protected import is_shadow
 
 pytestmark = pytest.mark.unit
 
@@ -168,6 +169,50 @@ def test_tests_are_known_by_their_names() -> None:
         assert is_test(path), path
     for path in ("src/contest.py", "latest.py", "src/attest/a.py", "testing_ground.md"):
         assert not is_test(path), path
+
+
+SHADOWS = (
+    "unittest.py", "unittest/__main__.py", "pytest.py", "_pytest/main.py", "sitecustomize.py", "usercustomize.py",
+    "pytest", "tools/pytest", "bin/python3.12", "tools/unittest", "src/unittest.py", "lib/json.py",
+    "deep/in/unittest/__init__.py", "PyTest.PY", "logging.py", "re.so", "src/xdist/plugin.py",
+    "random.cpython-311-x86_64-linux-gnu.so", "npm.cmd",
+)  # fmt: skip
+ORDINARY = ("src/app.py", "app/types.py", "pkg/json/encode.go", "html/index.html", "src/types.ts", "unittesting.py",
+            "docs/pytest.md", "server/app/queue.py", "lib/code.rb", "make_it.py", "")  # fmt: skip
+
+
+def test_what_would_run_in_place_of_a_runner_or_of_python_itself_is_decided_by_a_human() -> None:
+    for path in SHADOWS:
+        assert is_shadow(path), path
+        assert isinstance(outcome(spec(), Yes(), paths=("src/app.py", path)), Escalate), path
+    assert "in place of a test runner" in reason(outcome(spec(), Yes(), paths=("src/app.py", "unittest.py")))
+    for path in ORDINARY:
+        assert not is_shadow(path), path
+
+
+@pytest.mark.parametrize(
+    ("command", "path", "asks"),
+    [
+        ("python3 check.py", "check.py", True),
+        ("python3 ./tools/check.py --all", "tools/check.py", True),
+        ("./verify.sh", "verify.sh", True),
+        ("cd tools && ./verify.sh", "tools/verify.sh", True),
+        ("sh -c 'python3 check.py;ls'", "check.py", True),
+        ("python3 -m tools.check", "tools/check.py", True),
+        ("python3 -m tools", "tools/__main__.py", True),
+        ("python3 tools", "tools/__main__.py", True),
+        ("run --config=rules.cfg", "rules.cfg", True),
+        ("/home/me/project/verify.sh", "verify.sh", True),
+        ("python3 check.py", "src/app.py", False),
+        ("python3 check.py", "recheck.py", False),
+        ("make smoke", "src/smoke.py", False),
+    ],
+)
+def test_a_change_of_what_a_named_check_runs_is_decided_by_a_human(command: str, path: str, asks: bool) -> None:
+    found = outcome(evolve(spec(), checks=(("t", command),)), Yes(), paths=("src/other.py", path))
+    assert isinstance(found, Escalate) is asks
+    if asks:
+        assert f"what the checks run ({path})" in reason(found)
 
 
 def test_what_raises_authority_is_said_and_what_lowers_it_needs_no_gate() -> None:

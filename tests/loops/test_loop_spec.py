@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfloop.agent.prompts import Prompts
+from selfloop.agent.tools.verdicts import proves_nothing
 from selfloop.errors import InvalidInput
 from selfloop.loops.levels import checker_tools, maker_tools
 from selfloop.loops.spec import ACTIONS, FORGE_TOOLS, TOOLS, Level, LoopBudget, LoopSpec
@@ -72,7 +73,9 @@ def specs(draw: st.DrawFn) -> LoopSpec:
             action=draw(actions),
             allow=draw(st.lists(actions, max_size=3)),
             tools=draw(st.lists(st.sampled_from(sorted(TOOLS)), max_size=3)),
-            checks=draw(st.dictionaries(words, words, max_size=3)).items(),
+            checks=draw(
+                st.dictionaries(words, words.filter(lambda word: not proves_nothing(word)), max_size=3)
+            ).items(),
             origin=draw(st.sampled_from(["builtin", "user", "workspace"])),
         )
     except InvalidInput:
@@ -139,6 +142,9 @@ def test_a_number_may_be_written_short() -> None:
         (loop("level: !!python/object/apply:os.system [true]"), 3, "must be one value"),
         (loop("? [a]\n: b"), 3, "a key that is no word"),
         (loop("checks: {test: }"), 3, "must be a name and a command"),
+        (loop("checks: {test: 'true'}"), 3, "the check 'test' is 'true', which proves nothing"),
+        (loop("checks:\n  test: pytest\n  more: echo fine"), 5, "'echo fine', which proves nothing"),
+        (loop("checks: {test: 'exit 0'}"), 3, "proves nothing"),
         (loop("name: Not A Name"), 3, "lower-case letters"),
         (loop(body=""), 5, "the maker's text is empty"),
         (loop(body="# Checker\nOnly."), 5, "one part `# Maker`"),

@@ -11,7 +11,7 @@ from selfloop.agent.fence import Fence
 from selfloop.agent.prompts import Prompts
 from selfloop.agent.tools.tool import Ran
 from selfloop.agent.tools.toolbox import Toolbox
-from selfloop.agent.tools.verdicts import EvidenceOf, SubmitVerdict
+from selfloop.agent.tools.verdicts import EvidenceOf, SubmitVerdict, check_kind, proves_nothing
 from selfloop.loops.briefs import Facts, checker_brief, maker_brief
 from selfloop.loops.crew import ALL_TOOLS, read_status
 from selfloop.loops.spec import FORGE_TOOLS, LoopSpec
@@ -64,6 +64,64 @@ def test_the_checks_that_a_loop_names_are_the_only_ones() -> None:
     assert worth(verdict("verified", ("make smoke", 0)), [smoke], checks=checks).verified
 
 
+NOTHING = (
+    "----\nRan 0 tests in 0.000s\n\nOK\n", "\nRan 0 tests in 0.000s\n\nNO TESTS RAN\n", "collected 0 items\n\nok now\n",
+    "ok  \texample.org/a\t0.002s [no tests to run]\n", "?   \texample.org/a\t[no test files]\n",
+    "running 0 tests\n\nok\n",
+    "==== 3 skipped in 0.01s ====\n", "# tests 0\n# pass 0\n", "Tests: 0 total\nOk.\n",
+)  # fmt: skip
+SOMETHING = (
+    "Ran 3 tests in 0.001s\n\nOK\n", "?   \texample.org/a\t[no test files]\nok  \texample.org/b\t0.004s\n",
+    "?   \texample.org/a\t[no test files]\nok  \texample.org/b\t(cached)\n", "running 5 tests\n\nrunning 0 tests\n",
+    "Ran 0 tests in 0.0s\n\nOK\nRan 12 tests in 0.1s\n\nOK\n", "3 passed, 2 skipped in 0.1s", "",
+    "All checks passed!\n",
+)  # fmt: skip
+
+
+def test_a_run_that_says_that_it_ran_nothing_never_counts() -> None:
+    for output, counts in [*((one, False) for one in NOTHING), *((one, True) for one in SOMETHING)]:
+        assert worth(verdict("verified", (TEST, 0)), [Ran(TEST, 0, output)]).verified is counts, output
+
+
+def test_a_run_that_was_void_when_it_ran_proves_nothing() -> None:
+    void = Ran(TEST, 0, "3 passed in 0.1s", None, "It ran on something else.")
+    found = worth(verdict("verified", (TEST, 0)), [PASSED, void])
+    assert not found.verified and "It ran on something else." in found.text
+    assert worth(verdict("verified", (TEST, 0)), [void, PASSED]).verified, "the last run of a command is the one"
+
+
+@pytest.mark.parametrize(
+    ("command", "nothing"),
+    [
+        ("true", True), ("echo fine", True), (":", True), ("printf ok", True), ("exit 0", True), ("test -f a", True),
+        ("[ -f a ]", True), ("/bin/true", True), ("CI=1 true", True), ("(true)", True), ("! false", True),
+        ("true # pytest", True), ("true && echo pytest; exit", True), ("sh -c 'exit 0'", True), ("env true", True),
+        ("pytest || true", True), ("pytest; exit 0", True), ("pytest | true", True), ("pytest &", False),
+        ("./verify.sh", False), ("cd server && pytest", False), ("echo start; pytest", False), ("make test", False),
+        ("pytest || exit 1", False), ("pytest && echo fine", False), ("test -f a && pytest", False), ("'", False),
+        ("python3 check.py", False), ("sh -c 'pytest -q'", False),
+    ],
+)  # fmt: skip
+def test_a_command_that_proves_nothing_is_no_check_even_where_a_loop_names_it(command: str, nothing: bool) -> None:
+    assert proves_nothing(command) is nothing
+    found = worth(verdict("verified", (command, 0)), [Ran(command, 0, "3 passed")], checks={"test": command})
+    assert found.verified is not nothing
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [
+        ("CI=1 NO_COLOR=1 pytest -q", "test"), ("env LANG=C time pytest", "test"), ("NODE_ENV=test npm test", "test"),
+        ("PYTHONPATH=dist python3 -m unittest", None), ("PATH=.:x pytest", None),
+        ("CI=1 PYTEST_ADDOPTS=--co pytest", None),
+        ("env PYTHONPATH=dist pytest", None), ("python3 -m unittest --help", None), ("cargo test --no-run", None),
+        ("pytest $PWD/build/x.py", None), ("pytest -k 'a=b'", "test"),
+    ],
+)  # fmt: skip
+def test_only_harmless_variables_may_stand_before_a_check(command: str, kind: str | None) -> None:
+    assert check_kind(command) == kind
+
+
 @pytest.mark.parametrize(
     ("changed", "spoils"),
     [
@@ -74,6 +132,10 @@ def test_the_checks_that_a_loop_names_are_the_only_ones() -> None:
         (change("notes.txt", None, "x\n"), False),
         (change("__pycache__/test_a.cpython-311.pyc", None, "x\n"), False),
         (change("app.egg-info/PKG-INFO", None, "x\n"), False),
+        (change("unittest.py", None, "x\n"), True),
+        (change("json/__init__.py", None, "x\n"), True),
+        (change("target/test_a.py", None, "x\n"), True),
+        (change("target/debug/app", None, "x\n"), False),
     ],
 )
 def test_a_checker_that_changes_what_it_checks_proves_nothing(changed: Any, spoils: bool) -> None:

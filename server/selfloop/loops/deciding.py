@@ -97,7 +97,6 @@ async def decide_round(one: Round, *, now: LoopSpec, prepare: Prepare) -> Result
         paths=touched_paths(one) if wish is not None and wish.kind in OF_CHANGES else (),
         isolation=(await one.means.isolation()).level,
         gate=_gate(spec, made["status"]),
-        proven_by=[proof["command"] for proof in checked.get("evidence", ()) if proof["counts"]],
     )
     if wish is None:
         return {"decision": "report"}

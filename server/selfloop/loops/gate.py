@@ -6,21 +6,24 @@
        L3 ──▶ Proceed     if the gate and every rule of ours say so, else Escalate with the first reason
 
 Invariant: a gate can only take away. No gate, no verdict and no allow list lets an action go ahead below L3, without
-executed evidence, off the user's allow list, on a protected path, on the tests that are to prove it, or where commands
-are not really jailed.
+executed evidence, off the user's allow list, on a protected path, on the tests that are to prove it or on what runs
+them, or where commands are not really jailed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import posixpath
 import re
+import shlex
 from collections.abc import Callable, Collection, Sequence
 from typing import Literal, Protocol
 
 from attrs import field, frozen
 
 from selfloop.loops.spec import ActionKind, Level, LoopSpec
-from selfloop.sandbox.protected import is_protected
+from selfloop.sandbox.protected import is_protected, is_shadow, is_test
 
 logger = logging.getLogger(__name__)
 
@@ -168,19 +171,35 @@ def _against(spec: LoopSpec, proposed: Proposed, isolation: Isolation) -> str | 
     tests = [path for path in proposed.paths if is_test(path)]
     if tests:
         return f"It changes tests ({_some(tests)}), which are what should prove it, so a human decides."
+    shadows = [path for path in proposed.paths if is_shadow(path)]
+    if shadows:
+        return (
+            f"It changes files that run in place of a test runner or of Python's own modules ({_some(shadows)}), so a "
+            "human decides."
+        )
+    named = {path: None for _, command in spec.checks for path in _named(command, proposed.paths)}
+    if named:
+        return f"It changes what the checks run ({_some([*named])}), which should prove it, so a human decides."
     if isolation != "process":
         return f"Commands are not jailed here (isolation is {isolation}), so a human decides."
     return None
 
 
-_TEST_FOLDERS = {"test", "tests", "__tests__", "spec", "specs", "testing", "testdata"}
-_TEST_FILE = re.compile(r"test_.+|.+_tests?\.[^.]+|.+[.-](?:test|spec)\.[^.]+|.*Tests?\.(?:java|kt|cs|swift)")
-
-
-def is_test(path: str) -> bool:
-    """Tell whether a path looks like a test of the project, by the names that the common test runners look for."""
-    *folders, name = re.split(r"[/\\]", path)
-    return bool(_TEST_FOLDERS & {folder.casefold() for folder in folders}) or _TEST_FILE.fullmatch(name) is not None
+def _named(command: str, paths: Collection[str]) -> list[str]:
+    """Return the files that a command names, as a path from wherever it goes, or as a module of Python."""
+    words = set(re.split(r"[\s;&|()<>\"'`=,:]+", command))
+    with contextlib.suppress(ValueError):
+        words.update(shlex.split(command))
+    words = {posixpath.normpath(word).casefold() for word in words if word}
+    found = []
+    for path in paths:
+        plain = path.casefold()
+        module = plain.removesuffix(".py").removesuffix("/__main__").removesuffix("/__init__").replace("/", ".")
+        called = plain.endswith(".py") and "-m" in words and any(f"{word}.".startswith(f"{module}.") for word in words)
+        runs = called or plain.removesuffix("/__main__.py") in words
+        if runs or any(word == plain or word.endswith(f"/{plain}") or plain.endswith(f"/{word}") for word in words):
+            found.append(path)
+    return found
 
 
 def _some(paths: Sequence[str]) -> str:

@@ -31,6 +31,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from selfloop.agent.tools.verdicts import proves_nothing
 from selfloop.errors import InvalidInput
 from selfloop.loops.spec import (
     DEFAULT_ITERATIONS,
@@ -43,6 +44,7 @@ from selfloop.loops.spec import (
     LoopSpec,
     Origin,
     check_limits,
+    plain_line,
     read_action,
 )
 from selfloop.model.budget import Limits
@@ -291,8 +293,14 @@ def _tool(node: Any) -> str:
 
 
 def _checks(node: Any) -> tuple[tuple[str, str], ...]:
-    nodes = _mapping(node, "the list of checks")
-    return tuple((name, _scalar(command, f"the check {name[:80]!r}")) for name, command in nodes.items())
+    checks = []
+    for name, each in _mapping(node, "the list of checks").items():
+        command = _scalar(each, f"the check {name[:80]!r}")
+        if command.strip() and proves_nothing(command):
+            shown = plain_line(command)[:80]
+            raise _Fault(f"the check {name[:80]!r} is {shown!r}, which proves nothing about a change", _line(each))
+        checks.append((name, command))
+    return tuple(checks)
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {

@@ -10,24 +10,13 @@ checker changed, and nothing is verified; each reason is a plain sentence in the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 
 from attrs import frozen
 
 from selfloop.agent.tools.tool import Ran
-from selfloop.agent.tools.verdicts import EvidenceOf, SubmitVerdict, doubts
+from selfloop.agent.tools.verdicts import EvidenceOf, SubmitVerdict, doubts, proves_nothing, some, tampered
 from selfloop.changes import FileChange
-from selfloop.loops.gate import is_test
 from selfloop.loops.report import Status
-from selfloop.sandbox.protected import is_protected
-
-_LEFT_BEHIND = frozenset(
-    {
-        "__pycache__", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis", ".tox", ".nox", "node_modules",
-        ".venv", "venv", "target", "dist", "build", ".coverage", ".eggs", ".cache", ".gradle", ".next", ".parcel-cache",
-    }
-)  # fmt: skip
-"""Folders and files that tests and builds make."""
 
 
 @frozen
@@ -78,13 +67,15 @@ def judge(
     proofs = []
     for item in verdict.evidence:
         why = doubts([item], ran, checks)
+        if not why and proves_nothing(item.command):
+            # A loop that was stored before its file was refused may still name such a check.
+            why = [f"`{item.command}` proves nothing about what was changed."]
         reasons += why
         proofs.append(Proof(item.check, item.command, item.exit_code, not why, _run_of(item, ran)))
     if verdict.verdict == "verified":
         reasons += _against(proofs)
         if touched := tampered(changed):
-            names = ", ".join(touched[:3]) + (f" and {len(touched) - 3} more" if len(touched) > 3 else "")
-            reasons.append(f"The checker's commands changed {names}, so what it ran proves nothing.")
+            reasons.append(f"The checker's commands changed {some(touched)}, so what it ran proves nothing.")
             proofs = [Proof(one.check, one.command, one.exit_code, False, one.ran) for one in proofs]
     verified = verdict.verdict == "verified" and not reasons
     text = verdict.summary.strip()
@@ -92,22 +83,6 @@ def judge(
         text = "\n".join([text, *dict.fromkeys(reasons)]).strip()
     status: Status = "Done" if verified else "Blocked" if verdict.verdict == "failed" else "DoneWithConcerns"
     return Judgement(verified, status, text, tuple(proofs))
-
-
-def tampered(changed: Sequence[FileChange]) -> list[str]:
-    """Return the files that a checker had no business to change.
-
-    What was there may not be another by then; of what is new, tests and what runs by itself count, since they could
-    prove anything. What tests and builds leave behind does not.
-    """
-    touched = []
-    for change in changed:
-        parts = PurePosixPath(change.path).parts
-        if _LEFT_BEHIND & set(parts) or any(part.endswith(".egg-info") for part in parts):
-            continue
-        if change.operation != "create" or is_protected(change.path) or is_test(change.path):
-            touched.append(change.path)
-    return touched
 
 
 def _against(proofs: Sequence[Proof]) -> list[str]:

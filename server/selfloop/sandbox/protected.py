@@ -1,4 +1,5 @@
-"""Which paths are protected: those that run, or decide what runs, without anyone looking at them again.
+"""Which paths are protected: those that run, or decide what runs, without anyone looking at them again. Beside them,
+which are tests, and which would run in place of what runs the tests.
 
 Invariant: a name is judged by what *any* file system or tool may take it for (upper case, full width, dotless i,
 trailing dots and blanks, invisible characters, short names, streams), whether it exists or not. A write there is always
@@ -8,6 +9,7 @@ shown to a human as high risk, and is never part of what runs unattended.
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
@@ -70,6 +72,63 @@ _STREAM = re.compile(r":.*$", re.DOTALL)
 def is_protected(path: str) -> bool:
     """Tell whether any component of a path is protected. The path need not exist, and is not normalised."""
     return any(_protected_name(part) for part in re.split(r"[/\\]", path))
+
+
+_TEST_FOLDERS = {"test", "tests", "__tests__", "spec", "specs", "testing", "testdata"}
+_TEST_FILE = re.compile(r"test_.+|.+_tests?\.[^.]+|.+[.-](?:test|spec)\.[^.]+|.*Tests?\.(?:java|kt|cs|swift)")
+
+
+def is_test(path: str) -> bool:
+    """Tell whether a path looks like a test of the project, by the names that the common test runners look for."""
+    *folders, name = re.split(r"[/\\]", path)
+    return bool(_TEST_FOLDERS & {folder.casefold() for folder in folders}) or _TEST_FILE.fullmatch(name) is not None
+
+
+_IMPORTED_FROM = frozenset({"src", "lib", "python"})
+"""Folders from which Python often imports as from the root."""
+_MODULE = (".py", ".pyw", ".pyc", ".pyd", ".so")
+_AT_EVERY_START = frozenset({"unittest", "pytest", "_pytest", "sitecustomize", "usercustomize"})
+"""Modules that no project calls its own, wherever they lie."""
+_RUNNER_MODULES = frozenset(
+    {
+        "pluggy", "iniconfig", "packaging", "exceptiongroup", "tomli", "pygments", "xdist", "execnet", "pytest_cov",
+        "pytest_asyncio", "pytest_timeout", "hypothesis", "coverage", "tox", "nox", "virtualenv", "nose", "nose2",
+        "behave", "ruff", "mypy", "mypyc", "pyrefly", "pyright", "flake8", "pycodestyle", "pyflakes", "mccabe",
+        "pylint", "astroid", "black", "isort", "pip", "setuptools", "wheel", "hatch", "hatchling", "poetry", "uv",
+    }
+)  # fmt: skip
+"""What runs the tests and linters, and what those import themselves."""
+_RUNNERS = frozenset(
+    {
+        "unittest", "pytest", "py.test", "tox", "nox", "nose2", "ruff", "mypy", "pyrefly", "pyright", "flake8",
+        "pylint", "node", "npm", "npx", "pnpm", "yarn", "bun", "deno", "jest", "vitest", "mocha", "eslint", "biome",
+        "tsc", "cargo", "clippy-driver", "go", "make", "just", "ctest", "mvn", "gradle", "gradlew", "dotnet", "hatch",
+        "poetry", "uv", "shellcheck",
+    }
+)  # fmt: skip
+_PYTHON = re.compile(r"python[\d.]*")
+_PROGRAM = re.compile(r"(.+?)(?:\.exe|\.cmd|\.bat)?")
+
+
+def is_shadow(path: str) -> bool:
+    """Tell whether a file would run, or be imported, in place of a test runner or of Python's own modules.
+
+    `python -m` and the test runners put the root, and often `src`, before everything else that they import from.
+    """
+    parts = [plain_name(part) for part in re.split(r"[/\\]", path) if part not in ("", ".")]
+    if not parts:
+        return False
+    if not parts[-1].endswith(_MODULE):
+        program = _PROGRAM.fullmatch(parts[-1])
+        return program is not None and (program[1] in _RUNNERS or _PYTHON.fullmatch(program[1]) is not None)
+    modules = [*parts[:-1], parts[-1].partition(".")[0]]
+    for place, module in enumerate(modules):
+        if module in _AT_EVERY_START:
+            return True
+        first = place == 0 or modules[place - 1] in _IMPORTED_FROM
+        if first and (module in _RUNNER_MODULES or module in sys.stdlib_module_names):
+            return True
+    return False
 
 
 def protected_among(paths: Iterable[str]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from selfloop.agent.tools.tool import Call, Observation, Params, Ran, Tool, Workbench, refused, spill_name
+from selfloop.agent.tools.verdicts import why_void
 from selfloop.gates.gate import CommandRequest
 from selfloop.sandbox import jail, policy
 
@@ -83,6 +84,8 @@ async def _run(call: Call, params: Shell) -> Observation:
     bench = call.bench
     seconds = min(params.timeout_seconds or DEFAULT_SECONDS, LONGEST_SECONDS)
     spill = _spill_file(bench, call.id)
+    # Before it runs: what an earlier command has changed may be undone by a later one.
+    void = await why_void(bench, params.command)
     result = await jail.run(
         params.command,
         worktree=bench.worktree,
@@ -94,7 +97,7 @@ async def _run(call: Call, params: Shell) -> Observation:
         toolchains=bench.settings.toolchains,
     )
     spilled = None if result.spilled is None else spill.name
-    bench.ran.append(Ran(params.command, result.exit_code, result.output, spilled))
+    bench.ran.append(Ran(params.command, result.exit_code, result.output, spilled, void))
     if result.timed_out:
         head = f"The command was ended after {result.seconds:.0f} seconds, its deadline; what it started is ended too."
     elif result.exit_code is None:

@@ -58,6 +58,8 @@ class Ran:
     output: str = ""
     spilled: str | None = None
     """The file of `@outputs` that holds all of a long output."""
+    void: str | None = None
+    """Why a check that ran so proves nothing, as one sentence; None: nothing was seen that speaks against it."""
 
 
 def spill_name(tool: str, call_id: str) -> str:
