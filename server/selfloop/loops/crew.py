@@ -299,6 +299,7 @@ class Member:
             show_plan=lambda entries: parts.emit(Plan(entries=entries)),
             record=desk.record,
             checks=self.checks,
+            proves=self.role == "checker",
         )
         if "spawn_agent" in self.held:
             bench.agents = Agents(

@@ -122,6 +122,8 @@ class Workbench:
     """Held while a file is read, changed and written, since sub-agents share the worktree."""
     checks: Mapping[str, str] = field(factory=dict)
     """The checks by which a verdict is proven, with their commands; none: any of the project's own."""
+    proves: bool = False
+    """What runs here may be evidence, so each check is looked at before it runs."""
     agents: Delegates | None = None
     """None: this one may not start others."""
 
