@@ -53,6 +53,8 @@ class Workspace:
         self._journals: dict[str | None, UpdateJournal] = {}
         self._conversations: dict[str, Conversation] = {}
         self._mended: asyncio.Task[None] | None = None
+        self._resumed: asyncio.Task[None] | None = None
+        """None: only onlookers have come by yet, so what was cut off rests."""
         self._loops: LoopService | None = None
         self._governing: asyncio.Task[None] | None = None
         self._suspended = False
@@ -61,25 +63,35 @@ class Workspace:
 
     # Life
 
-    def activate(self) -> None:
-        """Take up what a crash cut off, and warm what the first prompt will need. The workspace must be trusted."""
+    def activate(self, *, passing: bool = False) -> None:
+        """Take up what a crash cut off, and warm what the first prompt will need. The workspace must be trusted.
+
+        Args:
+            passing: for somebody who looks and goes: approvals come to their end, but turns and rounds rest.
+        """
         if self._mended is None:
             self._mended = self._host.spawn(self._mend(), "recovery")
-            self._host.spawn(self._prepare(self._mended), "preparation")
+        if self._resumed is None and not passing:
+            self._resumed = self._host.spawn(self._resume(self._mended), "resumption")
+            self._host.spawn(self._prepare(self._resumed), "preparation")
 
     async def mended(self) -> None:
         """Wait until what a crash cut off is taken up: approvals applied to their end, prompts known again."""
-        if self._mended is not None:
-            await asyncio.shield(self._mended)
+        for task in (self._mended, self._resumed):
+            if task is not None:
+                await asyncio.shield(task)
 
     async def _mend(self) -> None:
         for sentence in await self.gates.recover(self._host.editor(self.path)):
             self.notice("warning", sentence)
+
+    async def _resume(self, mended: asyncio.Task[None]) -> None:
+        await asyncio.shield(mended)
         for session_id in self.sessions.running():
             self.conversation(session_id).resume(lambda: self._host.snapshot(self.path))
 
-    async def _prepare(self, mended: asyncio.Task[None]) -> None:
-        await mended
+    async def _prepare(self, resumed: asyncio.Task[None]) -> None:
+        await asyncio.shield(resumed)
         keep = {record.session_id for record in self.gates.list("open")}
         gone = await asyncio.to_thread(
             self.store.prune, self.settings.retention_days, keep=keep, blobs=self.gates.images()
@@ -172,11 +184,12 @@ class Workspace:
     def _has_loops(self) -> bool:
         """Tell whether a loop is on, or a round or an approved action was cut off: else nothing of loops is loaded."""
         from selfloop.storage.loop_settings import LoopSettings
+        from selfloop.storage.rounds import UNTOLD
 
         if any(setting.enabled for setting in LoopSettings(self._host.folders.data, self.path).all().values()):
             return True
         known = self.store.query("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'rounds'")
-        unfinished = known and self.store.query("SELECT 1 FROM rounds WHERE ended_at IS NULL LIMIT 1")
+        unfinished = known and self.store.query(f"SELECT 1 FROM rounds WHERE ended_at IS NULL OR {UNTOLD} LIMIT 1")  # noqa: S608
         return bool(unfinished or self.gates.questions.unsettled())
 
     def spend(self) -> Usage:
@@ -237,8 +250,8 @@ class Workspace:
     async def cancel_session(self, session_id: str) -> None:
         """End the session's running turn, also one that a crash cut off and that is about to be taken up."""
         self.sessions.get(session_id)
-        if self._mended is not None:
-            await asyncio.wait([self._mended])
+        if tasks := [task for task in (self._mended, self._resumed) if task is not None]:
+            await asyncio.wait(tasks)
         await self.conversation(session_id).cancel()
 
     async def delete_session(self, session_id: str, key: str | None) -> None:
@@ -261,8 +274,8 @@ class Workspace:
         if conversation is not None and conversation.running:
             return True
         # What a crash cut off, and is about to be taken up, runs too.
-        mending = self._suspended or (self._mended is not None and not self._mended.done())
-        return mending and bool(self.sessions.state(session_id).get("running"))
+        resuming = self._resumed is not None and not self._resumed.done()
+        return (self._suspended or resuming) and bool(self.sessions.state(session_id).get("running"))
 
     def any_running(self) -> bool:
         """Tell whether a turn of any session runs."""
@@ -271,8 +284,11 @@ class Workspace:
     @property
     def at_work(self) -> bool:
         """Whether a turn or a loop's round runs, or what a dead worker left is being mended."""
-        mending = self._mended is not None and not self._mended.done()
-        return mending or self.any_running() or (self._loops is not None and bool(self._loops.engine.running()))
+        return self._mending or self.any_running() or (self._loops is not None and bool(self._loops.engine.running()))
+
+    @property
+    def _mending(self) -> bool:
+        return any(task is not None and not task.done() for task in (self._mended, self._resumed))
 
     def use_model(self, settings: Settings) -> None:
         """Use other settings of the model from the next call on."""
@@ -326,7 +342,8 @@ class Workspace:
     def _gate_decided(self, decision: Any) -> None:
         record = self.gates.get(decision.gate_id)
         if record.run_id is not None:
-            self._govern()  # What was approved is carried out also where no loop is on.
+            if record.subject_type != "changes":  # Those are in the files already, perhaps for an onlooker.
+                self._govern()  # What was approved is carried out also where no loop is on.
             self.loops.decided(decision, record)
         if record.subject_type in ("changes", "command") and self.has_session(decision.session_id):
             self.conversation(decision.session_id).decided(decision)

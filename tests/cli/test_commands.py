@@ -96,8 +96,12 @@ async def test_an_approval_reaches_the_open_buffer_of_the_editor(
 async def test_an_approval_is_taken_back(editor: LspClient, workspace: Path, env: dict[str, str]) -> None:
     gate_id = printed("gate", "approve", cwd=workspace, env=env)["gate"]["gateId"]
     assert (workspace / "greet.py").read_text() == CHANGED
-    assert selfloop("gate", "undo", gate_id, cwd=workspace, env=env).stdout == "restored: greet.py\n"
+    undone = selfloop("gate", "undo", gate_id, cwd=workspace, env=env).stdout
+    (again,) = printed("gate", "list", cwd=workspace, env=env)["gates"]
+    assert undone == f"restored: greet.py\nIt waits for you again: `selfloop gate show {again['gateId']}`.\n"
     assert (workspace / "greet.py").read_text() == GREETING
+    twice = selfloop("gate", "undo", gate_id, cwd=workspace, env=env)
+    assert (twice.returncode, twice.stdout) == (0, "Nothing of this gate is in the files, so nothing was taken back.\n")
 
 
 async def test_a_digest_that_no_longer_fits_decides_nothing(
@@ -134,7 +138,10 @@ async def test_the_same_answer_again_is_no_error_and_another_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["gate", "show", "nonsense"], "There is no gate 'nonsense' here"),
+        (
+            ["gate", "show", "nonsense"],
+            "There is no gate 'nonsense' here, so nothing was done; `selfloop gate list` shows which there are.",
+        ),
         (["gate", "approve"], "No gate is open here, so nothing was done"),
         (["gate", "undo", "nonsense"], "There is no gate 'nonsense' here"),
         (["session", "show", "nonsense"], "There is no session 'nonsense' here"),
@@ -193,6 +200,17 @@ def test_an_untrusted_folder_has_a_status_and_no_model(workspace: Path, model: M
     done = selfloop("model", "test", cwd=workspace, env=env)
     assert done.returncode == 1 and "not trusted" in done.stderr
     assert model.requests == []
+
+
+def test_what_the_server_says_names_the_terminals_commands(workspace: Path, env: dict[str, str]) -> None:
+    unset = {**env, "INFERENCE_BASE_URL": "", "OPENROUTER_API_KEY": "", "MODEL_NAME": ""}
+    for name, said in (
+        ("", "`selfloop model select NAME`"),
+        ("groq/llama-3.1-8b-instant", "not called; set OPENROUTER_API_KEY"),
+    ):
+        done = selfloop("model", "test", cwd=workspace, env={**unset, "MODEL_NAME": name})
+        assert done.returncode == 1 and said in done.stdout + done.stderr, (done.stdout, done.stderr)
+        assert "selfloop/" not in done.stdout + done.stderr
 
 
 def test_models_are_listed_tested_and_selected(workspace: Path, env: dict[str, str], model: ModelServer) -> None:

@@ -11,7 +11,7 @@ import pytest
 from loop_room import write_loop
 from loop_scripts import CHECKED, EDIT, MADE, plays, with_tests
 from model_server import ModelServer, status, text, tools
-from scene import environment_for
+from scene import environment_for, git
 from terminal import Talk, selfloop
 
 
@@ -84,3 +84,35 @@ def test_watch_runs_what_is_due_without_an_editor(workspace: Path, env: dict[str
         talk.expect("No loop is on", 60)
         selfloop("loop", "enable", "look", "--cadence", "every 1h", cwd=workspace, env=env)
         talk.expect("loop `look` (reported)", 90)
+    with Talk("loop", "watch", cwd=workspace, env=env) as talk:
+        talk.expect("1 loop is on: look (every 1h).", 60)
+
+
+def test_an_approved_action_is_carried_out_before_the_command_ends(
+    workspace: Path, env: dict[str, str], model: ModelServer, own_home: Path
+) -> None:
+    write_loop(own_home / "config" / "loops", "keep", "Mend it.", level="L2-assisted", action="commit")
+    hook = workspace / ".git" / "hooks" / "pre-commit"
+    hook.write_text("#!/bin/sh\nsleep 2\necho 'not on a Friday' >&2\nexit 1\n")
+    hook.chmod(0o755)
+    model._script = plays([tools(EDIT), text(MADE)], CHECKED)
+    run = printed("loop", "run", "keep", cwd=workspace, env=env, code=3)
+    failed = selfloop("gate", "approve", cwd=workspace, env=env)
+    assert failed.returncode == 1, (failed.stdout, failed.stderr)
+    assert "You approved it, and it failed: " in failed.stderr and "not on a Friday" in failed.stderr
+    (again,) = printed("gate", "list", cwd=workspace, env=env)["gates"]
+    assert f"It waits for you again: `selfloop gate show {again['gateId']}`." in failed.stderr
+    assert git(workspace, "branch", "--list", "selfloop/*") == ""
+
+    hook.write_text("#!/bin/sh\nsleep 2\n")
+    done = selfloop("gate", "approve", cwd=workspace, env=env)
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    assert done.stdout.startswith("The gate is resolved (approve).\nreceipt: Committed ")
+    (branch,) = git(workspace, "branch", "--list", "selfloop/*", "--format=%(refname:short)").split()
+    assert "Greet by an f-string" in git(workspace, "log", "-1", "--format=%s", branch)
+    (receipt,) = printed("run", "show", run["run"]["runId"], cwd=workspace, env=env)["run"]["receipts"]
+    assert receipt["summary"] in done.stdout
+    same = printed("gate", "approve", again["gateId"], cwd=workspace, env=env)
+    assert same["gate"]["state"] == "resolved", "the same answer again says the same at once"
+    listed = selfloop("gate", "list", "--all", cwd=workspace, env=env)
+    assert listed.stdout.count("resolved (approve)") == 2

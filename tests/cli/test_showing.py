@@ -112,6 +112,19 @@ def test_nothing_that_is_shown_moves_the_cursor_or_hides(text: str) -> None:
     assert all(character.isprintable() for character in shown)
 
 
+def test_a_sentence_of_the_server_names_the_terminals_commands() -> None:
+    for sentence, shown in (
+        ("choose another, selfloop/model/list shows which.", "choose another, `selfloop model list` shows which."),
+        ("set A in the environment, or give one with selfloop/model/setKey.", "set A in the environment."),
+        ("give one with selfloop/model/setKey, or set A in the environment", "set A in the environment"),
+        ("selfloop/gate/read shows which there are.", "`selfloop gate show` shows which there are."),
+    ):
+        assert showing.said(sentence) == shown
+    report = "I read selfloop/gate/list.\nerror: maker failed: choose one with selfloop/model/select.\n"
+    told = "I read selfloop/gate/list.\nerror: maker failed: choose one with `selfloop model select NAME`.\n"
+    assert showing.report(report) == told, "an agent's words are its own"
+
+
 def test_markup_of_rich_is_text(capsys: pytest.CaptureFixture[str]) -> None:
     showing.console().print("[red]not red[/red] :smile: [link=x]y[/link]")
     assert capsys.readouterr().out == "[red]not red[/red] :smile: [link=x]y[/link]\n"

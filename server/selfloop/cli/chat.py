@@ -362,7 +362,7 @@ class Chat(Window):
         if update.report is None:
             self._screen.say(f"evolution: {update.phase} …", "dim")
         else:
-            self._screen.say(showing.visible(update.report.render().rstrip()))
+            self._screen.say(showing.report(update.report.render()).rstrip())
             if update.report.gate_id is not None:
                 gate = update.report.gate_id
                 self._screen.say(f"`selfloop gate show {gate}` shows it, `selfloop gate approve {gate}` adopts it.")
@@ -370,7 +370,9 @@ class Chat(Window):
 
     def message(self, severity: Severity, text: str) -> None:
         """Print a sentence of the server."""
-        self._screen.say(showing.visible(text), {"error": "red", "warning": "yellow", "info": "dim"}[severity])
+        self._screen.say(
+            showing.visible(showing.said(text)), {"error": "red", "warning": "yellow", "info": "dim"}[severity]
+        )
 
     def _print(self, message: MessageUpdate) -> None:
         if message.role == "assistant":

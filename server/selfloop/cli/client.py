@@ -26,7 +26,7 @@ import click
 import msgspec
 
 import selfloop
-from selfloop.cli.showing import visible
+from selfloop.cli.showing import said, visible
 from selfloop.config import Folders
 from selfloop.errors import CONTENT_MODIFIED, INVALID_PARAMS, InvalidInput, RequestFailed, SelfloopError, Stale
 from selfloop.lsp.protocol import METHODS, UPDATE
@@ -62,7 +62,7 @@ class Window:
     def message(self, severity: Severity, text: str) -> None:
         """Show a sentence of the server."""
         if severity != "info":
-            click.echo(f"{severity}: {visible(text)}", err=True)
+            click.echo(f"{severity}: {visible(said(text))}", err=True)
 
     def answer(self, method: str, params: Any) -> Any:
         """Return the result of a request of the server.
@@ -85,6 +85,12 @@ class Window:
             ):
                 return None
         raise NotSupported
+
+
+class Visitor(Window):
+    """A terminal that looks and goes: what was cut off is not taken up for it, to be cut off again when it goes."""
+
+    options: ClassVar[Mapping[str, Any]] = {"passing": True}
 
 
 class Onlooker(Window):
@@ -157,6 +163,8 @@ class Client:
     def __init__(self, process: asyncio.subprocess.Process, window: Window) -> None:
         self._process = process
         self._window = window
+        self.folder: str | None = None
+        """The URI of the folder that it has open."""
         self._ids = itertools.count(1)
         self._pending: dict[int, asyncio.Future[msgspec.Raw]] = {}
         self._ended = asyncio.Event()
@@ -168,13 +176,14 @@ class Client:
 
     async def initialize(self, folder: Path) -> None:
         """Open the window."""
+        self.folder = folder.as_uri()
         await self._request(
             "initialize",
             {
                 "processId": os.getpid(),
                 "clientInfo": {"name": "selfloop-terminal", "version": selfloop.__version__},
-                "rootUri": folder.as_uri(),
-                "workspaceFolders": [{"uri": folder.as_uri(), "name": _text(folder.name)}],
+                "rootUri": self.folder,
+                "workspaceFolders": [{"uri": self.folder, "name": _text(folder.name)}],
                 "capabilities": self._window.capabilities,
                 "initializationOptions": self._window.options,
             },
@@ -315,15 +324,16 @@ class _Error(msgspec.Struct):
     data: Any = None
 
     def to_exception(self) -> SelfloopError:
-        """Return the error as the rest of Selfloop knows it; the sentence is the server's own."""
+        """Return the error as the rest of Selfloop knows it; the sentence is the server's, in the terminal's terms."""
         error: SelfloopError
+        message = said(self.message)
         match self.code:
             case code if code == INVALID_PARAMS:
-                error = InvalidInput(self.message)
+                error = InvalidInput(message)
             case code if code == CONTENT_MODIFIED:
-                error = Stale(self.message)
+                error = Stale(message)
             case _:
-                error = RequestFailed(self.message)
+                error = RequestFailed(message)
         if isinstance(self.data, dict) and isinstance(self.data.get("reason"), str):
             error.reason = self.data["reason"]
         return error

@@ -194,7 +194,7 @@ def _key(settings: Settings, folders: Folders) -> Check:
 def _reached(result: ModelTestResult) -> Check:
     if result.ok:
         return Check("answer", "ok", f"{result.message} ({result.latency_ms} ms)")
-    return Check("answer", "missing", result.message, "Mend what it says, then: selfloop model test")
+    return Check("answer", "missing", showing.said(result.message), "Mend what it says, then: selfloop model test")
 
 
 def _install(package: str) -> str:

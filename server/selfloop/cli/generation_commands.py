@@ -12,7 +12,7 @@ from selfloop.cli.loop_commands import Serve, serve_with
 
 def register(
     main: click.Group,
-    serve: Serve,
+    look: Serve,
     folder_option: Callable[..., Callable[..., None]],
     json_option: Callable[..., Callable[..., None]],
 ) -> None:
@@ -28,7 +28,7 @@ def register(
         """
         from selfloop.cli import generations, loops
 
-        window = loops.RunWindow(quiet=as_json)
+        window = loops.RoundWindow(quiet=as_json)
         serve_with(folder, window, lambda client: generations.evolve(client, window, as_json=as_json))
 
     @main.group()
@@ -42,7 +42,7 @@ def register(
         """List the generations."""
         from selfloop.cli import generations
 
-        serve(folder, lambda client: generations.list_all(client, as_json=as_json))
+        look(folder, lambda client: generations.list_all(client, as_json=as_json))
 
     @generation.command("show")
     @click.argument("number", type=click.IntRange(min=0))
@@ -52,7 +52,7 @@ def register(
         """Show a generation: what it changed, what proved it, what it learned from."""
         from selfloop.cli import generations
 
-        serve(folder, lambda client: generations.show(client, number, as_json=as_json))
+        look(folder, lambda client: generations.show(client, number, as_json=as_json))
 
     @generation.command("activate")
     @click.argument("number", type=click.IntRange(min=0))
@@ -72,4 +72,4 @@ def register(
         """Draw the lineage as SVG."""
         from selfloop.cli import generations
 
-        serve(folder, lambda client: generations.graph(client, output))
+        look(folder, lambda client: generations.graph(client, output))

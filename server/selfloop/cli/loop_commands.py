@@ -18,6 +18,7 @@ Serve = Callable[[Path, Callable[["Client"], Awaitable[int]]], NoReturn]
 def register(
     main: click.Group,
     serve: Serve,
+    look: Serve,
     folder_option: Callable[..., Callable[..., None]],
     json_option: Callable[..., Callable[..., None]],
 ) -> None:
@@ -26,6 +27,7 @@ def register(
     Args:
         main: the terminal's commands.
         serve: does something as a client of a folder's server, and exits with its code.
+        look: does the same, but changes nothing, so that nothing is taken up for it.
         folder_option: which folder.
         json_option: whether to print JSON.
     """
@@ -41,7 +43,7 @@ def register(
         """List the loops."""
         from selfloop.cli import loops
 
-        serve(folder, lambda client: loops.list_loops(client, as_json=as_json))
+        look(folder, lambda client: loops.list_loops(client, as_json=as_json))
 
     @loop.command("show")
     @click.argument("loop_id", metavar="LOOP")
@@ -51,7 +53,7 @@ def register(
         """Show a loop: what it is for, what it may do, and its last round."""
         from selfloop.cli import loops
 
-        serve(folder, lambda client: loops.show_loop(client, loop_id, as_json=as_json))
+        look(folder, lambda client: loops.show_loop(client, loop_id, as_json=as_json))
 
     @loop.command("run")
     @click.argument("loop_id", metavar="LOOP")
@@ -64,7 +66,7 @@ def register(
         """
         from selfloop.cli import loops
 
-        window = loops.RunWindow(quiet=as_json)
+        window = loops.RoundWindow(quiet=as_json)
         serve_with(folder, window, lambda client: loops.run(client, window, loop_id, as_json=as_json))
 
     @loop.command("watch")
@@ -118,7 +120,7 @@ def register(
 
     @main.group("run")
     def rounds() -> None:
-        """See what the rounds of loops did."""
+        """See what the rounds of loops did, or end one."""
 
     @rounds.command("list")
     @click.option("--loop", "loop_id", metavar="LOOP", help="Only the rounds of this loop.")
@@ -129,7 +131,7 @@ def register(
         """List the rounds, newest first."""
         from selfloop.cli import loops
 
-        serve(folder, lambda client: loops.list_runs(client, loop_id, limit, as_json=as_json))
+        look(folder, lambda client: loops.list_runs(client, loop_id, limit, as_json=as_json))
 
     @rounds.command("show")
     @click.argument("run_id", metavar="[RUN]", required=False)
@@ -139,7 +141,18 @@ def register(
         """Show a round's report and what proves it; without RUN, of the newest."""
         from selfloop.cli import loops
 
-        serve(folder, lambda client: loops.show_run(client, run_id, as_json=as_json))
+        look(folder, lambda client: loops.show_run(client, run_id, as_json=as_json))
+
+    @rounds.command("cancel")
+    @click.argument("run_id", metavar="[RUN]", required=False)
+    @folder_option
+    @json_option
+    def run_cancel(run_id: str | None, folder: Path, as_json: bool) -> None:
+        """End a round; without RUN, the one that is under way."""
+        from selfloop.cli import loops
+
+        window = loops.RoundWindow(quiet=True)
+        serve_with(folder, window, lambda client: loops.cancel_run(client, window, run_id, as_json=as_json))
 
 
 def serve_with(folder: Path, window: Window, work: Callable[[Client], Awaitable[int]]) -> NoReturn:

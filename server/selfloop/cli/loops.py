@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import click
 
 from selfloop.cli import showing
-from selfloop.cli.client import Client, Window
+from selfloop.cli.client import Client, Visitor, Window
 from selfloop.errors import RequestFailed, SelfloopError, Unknown
 from selfloop.lsp.loop_messages import (
     LoopConfigureParams,
@@ -22,6 +23,7 @@ from selfloop.lsp.loop_messages import (
     LoopListResult,
     RunListParams,
     RunListResult,
+    RunningInfo,
     RunReadResult,
     RunRef,
     RunStartParams,
@@ -35,6 +37,7 @@ EVOLUTION = "self-evolution"
 """The loop whose rounds change Selfloop itself."""
 _LOOK_SECONDS = 5.0
 """So often a round is asked about whose end was not heard of."""
+_CANCEL_SECONDS = 60
 
 
 class RunWindow(Window):
@@ -57,6 +60,12 @@ class RunWindow(Window):
         elif update.run_id not in self._seen:  # A receipt that comes later tells the report again.
             self._seen.add(update.run_id)
             self.ended.put_nowait(update.report)
+
+
+class RoundWindow(RunWindow):
+    """A terminal that asks for one round, or ends one: until it does, nothing is taken up that was cut off."""
+
+    options: ClassVar[Mapping[str, Any]] = Visitor.options
 
 
 async def list_loops(client: Client, *, as_json: bool) -> int:
@@ -99,7 +108,7 @@ async def show_loop(client: Client, loop_id: str, *, as_json: bool) -> int:
     for notice in loop.notices:
         click.echo(f"note: {showing.visible(notice)}")
     if loop.last_run is not None:
-        click.echo(f"\n{showing.visible(loop.last_run.render())}", nl=False)
+        click.echo(f"\n{showing.report(loop.last_run.render())}", nl=False)
     return 0
 
 
@@ -151,8 +160,26 @@ async def configure(
 
 
 async def run(client: Client, window: RunWindow, loop_id: str, *, as_json: bool) -> int:
-    """Run one round now, wait for its end, and return the code of its outcome; Ctrl-C cancels it."""
-    started = await client.ask("selfloop/run/start", RunStartParams(loop_id=loop_id), RunRef)
+    """Run one round now, wait for its end, and return the code of its outcome; Ctrl-C cancels it.
+
+    A round of the loop that was cut off is gone on with instead, and waited for.
+    """
+    left = [one for one in await _unfinished(client) if one.loop_id == loop_id]
+    status = await client.ask("selfloop/status", Empty(), StatusResult) if left else None
+    cut_off = status is not None and status.trusted and not status.runs
+    if cut_off:
+        click.echo(f"A round of {loop_id} was cut off; it goes on now.", err=True)
+    try:
+        started = await client.ask("selfloop/run/start", RunStartParams(loop_id=loop_id), RunRef)
+    except RequestFailed as error:
+        if not left or error.reason != RequestFailed.reason:
+            raise
+        started = RunRef(run_id=left[0].run_id)
+        if not cut_off:
+            raise RequestFailed(
+                f"A round of {loop_id} is under way, so no second one was started; wait for it, or end it with "
+                f"`selfloop run cancel {started.run_id}`."
+            ) from error
     try:
         result = await _ended(client, window, started.run_id)
     except asyncio.CancelledError:
@@ -163,7 +190,7 @@ async def run(client: Client, window: RunWindow, loop_id: str, *, as_json: bool)
     if as_json:
         click.echo(encoder.encode(result))
     else:
-        click.echo(showing.visible(result.rendered), nl=False)
+        click.echo(showing.report(result.rendered), nl=False)
         checker = result.run.checker
         if checker is not None and checker.text:
             click.echo(f"verdict: {showing.visible(checker.text)}")
@@ -173,14 +200,61 @@ async def run(client: Client, window: RunWindow, loop_id: str, *, as_json: bool)
 
 
 async def _ended(client: Client, window: RunWindow, run_id: str) -> RunReadResult:
-    while True:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LOOK_SECONDS):
-                while (await window.ended.get()).run_id != run_id:
-                    pass
-        result = await client.ask("selfloop/run/read", RunRef(run_id=run_id), RunReadResult)
+    while (result := await _seen(client, window, run_id, _LOOK_SECONDS)).run is None:
+        pass
+    return result
+
+
+async def _seen(client: Client, window: RunWindow, run_id: str, seconds: float) -> RunReadResult:
+    """Return a round as it is when its end was heard of, or after so long."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while (await window.ended.get()).run_id != run_id:
+                pass
+    return await client.ask("selfloop/run/read", RunRef(run_id=run_id), RunReadResult)
+
+
+async def _unfinished(client: Client) -> list[RunningInfo]:
+    """Return the folder's rounds that have not ended, whether or not anybody is at work on them."""
+    params = RunListParams(limit=1, workspace_folder=client.folder)
+    return (await client.ask("selfloop/run/list", params, RunListResult)).running
+
+
+async def _any_at_work(client: Client) -> bool:
+    """Tell whether the server is at work on any round: if not, those that have not ended were cut off."""
+    return (await client.ask("selfloop/status", Empty(), StatusResult)).runs > 0
+
+
+async def cancel_run(client: Client, window: RunWindow, run_id: str | None, *, as_json: bool) -> int:
+    """End a round, also one that was cut off, and print its report; without an id, the one that is under way."""
+    if run_id is None:
+        rows = await _unfinished(client)
+        if not rows:
+            raise RequestFailed("No round is under way here, so nothing was cancelled.")
+        if len(rows) > 1:
+            ids = ", ".join(f"{one.run_id} of {one.loop_id}" for one in rows)
+            raise RequestFailed(
+                f"{len(rows)} rounds are under way ({ids}), so nothing was cancelled; name one of them."
+            )
+        run_id = rows[0].run_id
+    ref = RunRef(run_id=run_id)
+    result = await client.ask("selfloop/run/read", ref, RunReadResult)
+    if result.run is not None:
+        raise RequestFailed(
+            f"The round {run_id} has ended ({result.run.outcome.type}), so nothing was cancelled; "
+            f"`selfloop run show {run_id}` shows it."
+        )
+    for _ in range(_CANCEL_SECONDS):
+        # Asked again, because one that waits for another of its loop can only be ended once it is begun.
+        await client.ask("selfloop/run/cancel", ref, Empty)
+        result = await _seen(client, window, run_id, 1.0)
         if result.run is not None:
-            return result
+            click.echo(encoder.encode(result) if as_json else showing.report(result.rendered), nl=as_json)
+            return 0
+    raise RequestFailed(
+        f"The round {run_id} has not ended after {_CANCEL_SECONDS} s; what it carries out comes to its end first. "
+        f"Look at it with `selfloop run show {run_id}`."
+    )
 
 
 async def watch(client: Client, window: RunWindow, *, every: bool, as_json: bool) -> int:
@@ -191,7 +265,8 @@ async def watch(client: Client, window: RunWindow, *, every: bool, as_json: bool
     loops = (await client.ask("selfloop/loop/list", LoopListParams(), LoopListResult)).loops
     on = [loop for loop in loops if loop.enabled]
     names = ", ".join(f"{loop.loop_id} ({loop.cadence})" for loop in on)
-    click.echo(f"{len(on)} loops are on: {names}." if on else "No loop is on; `selfloop loop enable NAME` …", err=True)
+    many = "1 loop is on" if len(on) == 1 else f"{len(on)} loops are on"
+    click.echo(f"{many}: {names}." if on else "No loop is on; `selfloop loop enable NAME` …", err=True)
     gone = asyncio.ensure_future(client.ended())
     try:
         while not gone.done():
@@ -202,7 +277,7 @@ async def watch(client: Client, window: RunWindow, *, every: bool, as_json: bool
                 break
             report = ended.result()
             if every or report.should_deliver():
-                click.echo(encoder.encode(report) if as_json else showing.visible(report.render()))
+                click.echo(encoder.encode(report) if as_json else showing.report(report.render()))
     finally:
         gone.cancel()
     raise RequestFailed("The server has ended, so no loop runs any more; start `selfloop loop watch` again.")
@@ -214,7 +289,8 @@ async def list_runs(client: Client, loop_id: str | None, limit: int, *, as_json:
     if as_json:
         click.echo(encoder.encode(result))
         return 0
-    rows = [[one.run_id, one.loop_id, f"running: {one.phase}", one.started_at] for one in result.running]
+    word = "running" if result.running and await _any_at_work(client) else "cut off"
+    rows = [[one.run_id, one.loop_id, f"{word}: {one.phase}", one.started_at] for one in result.running]
     rows += [[one.run_id, one.loop_id, one.outcome.type, one.started_at] for one in result.runs]
     click.echo(showing.rows(rows) if rows else "No round has run here yet; `selfloop loop run NAME` starts one.")
     return 0
@@ -223,15 +299,23 @@ async def list_runs(client: Client, loop_id: str | None, limit: int, *, as_json:
 async def show_run(client: Client, run_id: str | None, *, as_json: bool) -> int:
     """Print a round's report and what proves it; without an id, of the newest."""
     if run_id is None:
-        runs = (await client.ask("selfloop/run/list", RunListParams(limit=1), RunListResult)).runs
-        if not runs:
+        params = RunListParams(limit=1, workspace_folder=client.folder)
+        known = await client.ask("selfloop/run/list", params, RunListResult)
+        if not (known.runs or known.running):
             raise RequestFailed("No round has run here yet, so nothing was shown; `selfloop loop run NAME` starts one.")
-        run_id = runs[0].run_id
+        run_id = max([*known.runs, *known.running], key=lambda one: one.started_at).run_id
     result = await client.ask("selfloop/run/read", RunRef(run_id=run_id), RunReadResult)
     if as_json:
         click.echo(encoder.encode(result))
         return 0
-    click.echo(showing.visible(result.rendered) or f"The round is under way: {result.phase}.\n", nl=False)
+    if result.run is None and await _any_at_work(client):
+        click.echo(f"The round {run_id} is under way: {result.phase}.")
+    elif result.run is None:
+        click.echo(
+            f"The round {run_id} was cut off: {result.phase}. It goes on when an editor or `selfloop loop watch` has "
+            "the folder open, or by `selfloop loop run` of its loop."
+        )
+    click.echo(showing.report(result.rendered), nl=False)
     if result.run is not None:
         if result.run.checker is not None and result.run.checker.text:
             click.echo(f"verdict: {showing.visible(result.run.checker.text)}")

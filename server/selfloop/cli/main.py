@@ -50,24 +50,25 @@ class _Terminal(click.Group):
         try:
             return super().invoke(ctx)
         except SelfloopError as error:
-            from selfloop.cli.showing import visible
+            from selfloop.cli.showing import said, visible
 
-            raise click.ClickException(visible(error.message)) from error
+            raise click.ClickException(visible(said(error.message))) from error
         except KeyboardInterrupt:
             ctx.exit(130)
 
 
 def _serve(folder: Path, work: Callable[[Client], Awaitable[int]]) -> NoReturn:
     """Do something as a client of the folder's server, and exit with its code."""
-    import asyncio
+    from selfloop.cli.client import Window
 
-    from selfloop.cli.client import Window, connect
+    loop_commands.serve_with(folder, Window(), work)
 
-    async def run() -> int:
-        async with connect(folder, Window()) as client:
-            return await work(client)
 
-    sys.exit(asyncio.run(run()))
+def _look(folder: Path, work: Callable[[Client], Awaitable[int]]) -> NoReturn:
+    """Do something that needs nothing at work in the folder: what was cut off there stays as it is."""
+    from selfloop.cli.client import Visitor
+
+    loop_commands.serve_with(folder, Visitor(), work)
 
 
 @click.group(cls=_Terminal, context_settings={"help_option_names": ["-h", "--help"]})
@@ -126,7 +127,7 @@ def status(folder: Path, as_json: bool) -> None:
     """Say what serves the folder, on which model, how well fenced, and what waits."""
     from selfloop.cli import system
 
-    _serve(folder, lambda client: system.status(client, as_json=as_json))
+    _look(folder, lambda client: system.status(client, as_json=as_json))
 
 
 @main.command()
@@ -158,7 +159,7 @@ def gate_list(every: bool, folder: Path, as_json: bool) -> None:
     """List the open gates."""
     from selfloop.cli import gates
 
-    _serve(folder, lambda client: gates.list_gates(client, None if every else "open", as_json=as_json))
+    _look(folder, lambda client: gates.list_gates(client, None if every else "open", as_json=as_json))
 
 
 @gate.command("show")
@@ -169,7 +170,7 @@ def gate_show(gate_id: str | None, folder: Path, as_json: bool) -> None:
     """Show a gate with every change; without GATE, the one that is open."""
     from selfloop.cli import gates
 
-    _serve(folder, lambda client: gates.show(client, gate_id, as_json=as_json))
+    _look(folder, lambda client: gates.show(client, gate_id, as_json=as_json))
 
 
 def _decision(command: Callable[..., None]) -> Callable[..., None]:
@@ -208,7 +209,10 @@ def _decide(kind: Any, *, gate_id: str | None, yes: bool, folder: Path, **choice
     from selfloop.cli import gates
 
     ask = sys.stdin is not None and sys.stdin.isatty() and not yes and choice["digest"] is None
-    _serve(folder, lambda client: gates.decide(client, gate_id, kind, ask=ask, **choice))
+    window = gates.DecisionWindow()
+    loop_commands.serve_with(
+        folder, window, lambda client: gates.decide(client, window, gate_id, kind, ask=ask, **choice)
+    )
 
 
 @gate.command("undo")
@@ -237,7 +241,7 @@ def session_list(folder: Path, as_json: bool) -> None:
     """List the sessions, newest first."""
     from selfloop.cli import sessions
 
-    _serve(folder, lambda client: sessions.list_sessions(client, as_json=as_json))
+    _look(folder, lambda client: sessions.list_sessions(client, as_json=as_json))
 
 
 @session.command("show")
@@ -248,7 +252,7 @@ def session_show(session_id: str | None, folder: Path, as_json: bool) -> None:
     """Show what was said and done; without SESSION, in the newest."""
     from selfloop.cli import sessions
 
-    _serve(folder, lambda client: sessions.show(client, session_id, as_json=as_json))
+    _look(folder, lambda client: sessions.show(client, session_id, as_json=as_json))
 
 
 # Models and rules
@@ -266,7 +270,7 @@ def model_list(folder: Path, as_json: bool) -> None:
     """List the models that the endpoint offers."""
     from selfloop.cli import system
 
-    _serve(folder, lambda client: system.list_models(client, as_json=as_json))
+    _look(folder, lambda client: system.list_models(client, as_json=as_json))
 
 
 @model.command("select")
@@ -278,7 +282,7 @@ def model_select(name: str, base_url: str | None, folder: Path, as_json: bool) -
     """Use this model from now on, in every folder."""
     from selfloop.cli import system
 
-    _serve(folder, lambda client: system.select_model(client, name, base_url, as_json=as_json))
+    _look(folder, lambda client: system.select_model(client, name, base_url, as_json=as_json))
 
 
 @model.command("test")
@@ -288,7 +292,7 @@ def model_test(folder: Path, as_json: bool) -> None:
     """Make one tiny call to the model."""
     from selfloop.cli import system
 
-    _serve(folder, lambda client: system.test_model(client, as_json=as_json))
+    _look(folder, lambda client: system.test_model(client, as_json=as_json))
 
 
 @main.group()
@@ -303,7 +307,7 @@ def rule_list(folder: Path, as_json: bool) -> None:
     """List the rules."""
     from selfloop.cli import system
 
-    _serve(folder, lambda client: system.list_rules(client, as_json=as_json))
+    _look(folder, lambda client: system.list_rules(client, as_json=as_json))
 
 
 @rule.command("remove")
@@ -314,10 +318,10 @@ def rule_remove(rule_id: str, folder: Path, as_json: bool) -> None:
     """Forget a rule: its command asks again."""
     from selfloop.cli import system
 
-    _serve(folder, lambda client: system.remove_rule(client, rule_id, as_json=as_json))
+    _look(folder, lambda client: system.remove_rule(client, rule_id, as_json=as_json))
 
 
 # Loops
 
-loop_commands.register(main, _serve, folder_option, json_option)
-generation_commands.register(main, _serve, folder_option, json_option)
+loop_commands.register(main, _serve, _look, folder_option, json_option)
+generation_commands.register(main, _look, folder_option, json_option)

@@ -97,7 +97,7 @@ def transcript(updates: list[Update]) -> Iterator[str]:
             case Task():
                 yield f"— task {update.number} —"
             case Notice():
-                yield f"{update.severity}: {showing.visible(update.text)}"
+                yield f"{update.severity}: {showing.visible(showing.said(update.text))}"
             case State(stop_reason=str() as reason) if reason != "end_turn":
                 yield f"({stopped(reason)})"
 

@@ -35,6 +35,34 @@ def visible(text: str) -> str:
     return _INVISIBLE.sub(lambda match: f"‹U+{ord(match.group()):04X}›", text.replace("\r\n", "\n"))
 
 
+_PHRASES = {
+    # A terminal holds no keys: they come from the environment.
+    "give one with selfloop/model/setKey, or set ": "set ",
+    ", or give one with selfloop/model/setKey": "",
+}
+_METHODS = {
+    "selfloop/gate/read": "`selfloop gate show`",
+    "selfloop/model/select": "`selfloop model select NAME`",
+    **{
+        f"selfloop/{kind}/list": f"`selfloop {kind} list`"
+        for kind in ("gate", "session", "loop", "run", "generation", "rule", "model")
+    },
+}
+
+
+def said(sentence: str) -> str:
+    """Return a sentence of the server in the terminal's terms: its commands instead of the protocol's methods."""
+    for method, command in (*_PHRASES.items(), *_METHODS.items()):
+        sentence = sentence.replace(method, command)
+    return sentence
+
+
+def report(rendered: str) -> str:
+    """Return a round's report to show; what it failed of is told in the terminal's terms, an agent's words are kept."""
+    lines = [said(line) if line.startswith("error: ") else line for line in rendered.split("\n")]
+    return visible("\n".join(lines))
+
+
 def console(*, stderr: bool = False) -> Console:
     """Return a console that neither wraps, guesses nor parses what it prints."""
     from rich.console import Console
@@ -130,7 +158,8 @@ def _runs(body: Sequence[str]) -> list[list[str]]:
 
 def gate_line(gate: GateInfo) -> list[str]:
     """Return a gate as a row of `selfloop gate list`."""
-    return [gate.gate_id, gate.state, gate.subject.get("type", "?"), gate.risk, visible(gate.title)]
+    how = f"{gate.state} ({gate.resolved_by})" if gate.resolved_by else gate.state
+    return [gate.gate_id, how, gate.subject.get("type", "?"), gate.risk, visible(gate.title)]
 
 
 def gate_head(gate: GateInfo) -> Text:

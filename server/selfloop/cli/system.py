@@ -86,7 +86,7 @@ async def test_model(client: Client, *, as_json: bool) -> int:
     if as_json:
         click.echo(encoder.encode(result))
     else:
-        click.echo(f"{showing.visible(result.message)} ({result.latency_ms} ms)")
+        click.echo(f"{showing.visible(showing.said(result.message))} ({result.latency_ms} ms)")
     return 0 if result.ok else 1
 
 

@@ -73,7 +73,7 @@ def draw(generations: Sequence[Drawn], active: int) -> str:
     text_at = LEFT + (max(lanes.values(), default=0) + 1) * LANE
     height = TOP + len(generations) * ROW
     serving = next((one for one in generations if one.number == active), None)
-    title = f"{len(generations)} generations; generation {active} serves"
+    title = f"{len(generations)} generation{'s' * (len(generations) != 1)}; generation {active} serves"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(title)}" '
         f'viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" '

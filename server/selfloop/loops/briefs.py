@@ -88,8 +88,8 @@ def checker_brief(facts: Facts, changes: Sequence[FileChange]) -> Brief:
         task = fence.data(task, source=f"the repository's loop {spec.name}")
     checks = (
         "Evidence is a test, lint or build command of this project that really looked at something, by its usual "
-        "runner (`pytest`, `npm test`, `ruff check` …): a script of its own counts only where the loop's file names it. "
-        "It counts only on the files as you were given them, so change none before it runs."
+        "runner (`pytest`, `npm test`, `ruff check` …): a script of its own counts only where the loop's file names "
+        "it. It counts only on the files as you were given them, so change none before it runs."
     )
     if spec.checks:
         rows = "\n".join(f"- {name}: `{command}`" for name, command in spec.checks)

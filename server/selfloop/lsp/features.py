@@ -119,6 +119,7 @@ def _initialize(ls: SelfloopServer, params: types.InitializeParams) -> None:
     options = options if isinstance(options, dict) else {}
     trusted = options.get("trusted")
     ls.stated_trust = trusted if isinstance(trusted, bool) else None
+    ls.passing = options.get("passing") is True
     settings = options.get("settings")
     ls.settings = settings if isinstance(settings, dict) else {}
     ls.shows_gate_diagnostics = ls.settings.get("gateDiagnostics") is not False
@@ -151,7 +152,7 @@ def _open(ls: SelfloopServer, uri: str) -> None:
         ls.window_show_message(types.ShowMessageParams(type=types.MessageType.Warning, message=error.message))
         return
     if ls.trusted:
-        workspace.activate()
+        workspace.activate(passing=ls.passing)
         if (found := ls.hub.takeover.isolation) is not None:
             workspace.workshop.know_isolation(found)
     ls.hub.on_faces_changed(workspace.path)
@@ -171,7 +172,7 @@ def _configuration_changed(ls: SelfloopServer, params: types.DidChangeConfigurat
         ls.stated_trust = own["trusted"]
         if ls.trusted and ls.hub.at_work:
             for uri in ls.folder_uris():
-                ls.hub.open_workspace(uri, ls.settings).activate()
+                ls.hub.open_workspace(uri, ls.settings).activate(passing=ls.passing)
 
 
 def _saved(ls: SelfloopServer, params: types.DidSaveTextDocumentParams) -> None:

@@ -48,6 +48,20 @@ class _Head(msgspec.Struct):
     params: msgspec.Raw = msgspec.Raw(b"null")
 
 
+ACTIVATING = frozenset(
+    {
+        "selfloop/session/prompt",
+        "selfloop/session/requeue",
+        "selfloop/session/cancel",
+        "selfloop/gate/resolve",
+        "selfloop/change/undo",
+        "selfloop/loop/configure",
+        "selfloop/run/start",
+        "selfloop/run/cancel",
+    }
+)
+"""What a window that only passes by may still ask for: before it is done, the workspace takes up what was cut off."""
+
 _request_key: ContextVar[str | None] = ContextVar("request_key", default=None)
 """A task takes over the value of the message that it was made for, so a later message changes nothing of it."""
 
@@ -244,6 +258,8 @@ class SelfloopServer(LanguageServer):
         """What `initializationOptions.trusted` says; None: the user's trust list decides."""
         self.settings: dict[str, Any] = {}
         """`initializationOptions.settings`."""
+        self.passing = False
+        """`initializationOptions.passing`: it looks and goes, so what a crash cut off is not taken up for it."""
         self.shows_gate_diagnostics = True
         self.ready = False
         """The client has said `initialized`: it may be sent requests."""
@@ -266,7 +282,22 @@ class SelfloopServer(LanguageServer):
         if METHODS[method].needs_trust:
             self.require_trust()
         handler: Callable[[Wire], Any] = self.protocol.fm.features[method]
+        if self.passing and self.trusted:
+            return self._passed(handler, params, activating=method in ACTIVATING)
         return handler(params)
+
+    async def _passed(self, handler: Callable[[Wire], Any], params: Wire, *, activating: bool) -> Wire:
+        """Do something for a window that passes by: once approvals are recovered or, activating, everything runs."""
+        if activating:
+            self.passing = False
+            for uri in self.folder_uris():
+                await self.hub.workspace_of(self, uri).governed()
+        else:
+            # It may be gone in a moment, so it is told what is so in the end. What fails there is logged there.
+            every = [workspace.mended() for workspace in self.hub.workspaces.values()]
+            await asyncio.gather(*every, return_exceptions=True)
+        outcome = handler(params)
+        return outcome if isinstance(outcome, Wire) else await outcome
 
     def require_trust(self) -> None:
         """Raise `NotTrusted` where the user has not trusted the workspace."""
