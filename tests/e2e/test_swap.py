@@ -83,14 +83,13 @@ async def test_swaps_under_a_load_lose_and_double_nothing(
         assert states(client, told) == ["starting", "active"], client.of_type("generation")[-1]
         assert f"{TITLE}, generation {number}" in await titles(client, uri), "the new source answers"
     await load.stop()
-    model._script = lambda request: (
-        text("Seen.") if request.messages[-1]["role"] == "tool" else tools(call("read_file", path="greet.py"))
-    )
+    lines = client.buffers[uri].splitlines()
+    look = call("read_file", path="greet.py", start=len(lines))
+    model._script = lambda request: text("Seen.") if request.messages[-1]["role"] == "tool" else tools(look)
     await client.until(lambda: client.of_type("state", session)[-1]["state"] == "idle", 180)
     await say(client, session, "Read it.")
     await client.until(lambda: "Seen." in str(client.of_type("message", session)[-1:]), 180)
-    last = client.buffers[uri].splitlines()[-1]
-    assert last in model.requests[-1].messages[-1]["content"], "the agent sees what was typed last"
+    assert lines[-1] in model.requests[-1].messages[-1]["content"], "the agent sees what was typed last"
     ends = [update["stopReason"] for update in client.of_type("state", session) if update["state"] == "idle"]
     assert set(ends) == {"end_turn"}
     seqs = [params["seq"] for params in client.updates if params.get("sessionId") == session]
