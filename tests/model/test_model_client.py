@@ -557,6 +557,14 @@ async def test_the_answer_is_bounded_by_the_callers_wish_and_by_the_context(play
     assert asked.server.requests[1].body["max_tokens"] < 3_000
 
 
+async def test_an_answer_that_ignores_its_limit_is_cut_and_charged_as_reserved(played: Callable[..., Asked]) -> None:
+    words = [piece for _ in range(2_000) for piece in (chunk({"content": "word " * 50}), Pause(0.001))]
+    asked = played(raw(*words, chunk({}, finish="stop"), DONE))
+    reply = await asked(max_output_tokens=30)
+    assert reply.finish_reason == "length" and 1_000 < len(reply.message.content) < 20_000
+    assert asked.budget.spent.output_tokens == 30
+
+
 async def test_when_the_seconds_run_out_the_call_ends_as_a_budget(played: Callable[..., Asked]) -> None:
     asked = played(raw(HELLO, Pause(30)), timeouts=PATIENT)
     asked.budget = Budget(Limits(max_seconds=0.4))

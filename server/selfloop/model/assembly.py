@@ -62,6 +62,9 @@ class Assembly:
     usage: Usage | None = None
     heard: bool = False
     """Something of the answer itself has come: from here on, asking again would repeat it."""
+    most_characters: int = MAX_ANSWER_CHARACTERS
+    """Beyond them the answer has more than was asked for; it is `full`, as one that its own limit has ended."""
+    full: bool = False
     _text: list[str] = field(factory=list)
     _size: int = 0
     _slots: list[_Slot] = field(factory=list)
@@ -200,6 +203,8 @@ class Assembly:
 
     def _grow(self, characters: int) -> None:
         self._size += characters
+        if self._size > self.most_characters:
+            self.finish, self.full = "length", True
         if self._size > MAX_ANSWER_CHARACTERS or len(self._slots) > 1_000:
             raise ProviderError(
                 "The model's answer grew beyond 16 million characters or a thousand tool calls, so it was given up; "

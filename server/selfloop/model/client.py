@@ -43,6 +43,7 @@ DEFAULT_OUTPUT_TOKENS: Final = 16_384
 _LEAST_OUTPUT_TOKENS: Final = 1_024
 """Asked for even where the estimate says that the context is full: the estimate may be wrong, the provider knows."""
 _ATTEMPTS: Final = 4
+_CHARACTERS: Final = 16  # A token, on the average: what goes on beyond its limit at that length has ignored the limit.
 _LONGEST_WAIT_SECONDS: Final = 60.0
 _LONGEST_GOODBYE_SECONDS: Final = 1.0
 """How long a cancelled call waits for its connection to be closed, which takes a few milliseconds."""
@@ -145,7 +146,7 @@ class ModelClient:
         reservation = budget.reserve(
             estimate, self._wanted_output(estimate, max_output_tokens), guards.price_of(endpoint.listing)
         )
-        call = _Call(on_text, on_thought)
+        call = _Call(on_text, on_thought, _CHARACTERS * (64 + reservation.output_tokens))
         clock = asyncio.timeout(budget.seconds_left())
         try:
             try:
@@ -267,7 +268,7 @@ class ModelClient:
         """
         import anyio
 
-        call.answer = Assembly()
+        call.answer = Assembly(most_characters=call.most_characters)
         call.visible = textprotocol.Visible() if self._dialect.tools_by_text else None
         scope = anyio.CancelScope(deadline=anyio.current_time() + self._timeouts.first_chunk_seconds)
         exchange = asyncio.create_task(self._exchange(endpoint, body, call, scope))
@@ -290,7 +291,7 @@ class ModelClient:
             try:
                 stream = await self._open(endpoint, body, told)
                 newest = loop.time()
-                while (chunks := await self._read(stream, call, told)) is not None:
+                while not call.answer.full and (chunks := await self._read(stream, call, told)) is not None:
                     now = loop.time()
                     for chunk in chunks:
                         self._take(chunk, call, told)
@@ -394,9 +395,9 @@ class ModelClient:
 class _Call:
     """One call under way, over all of its attempts."""
 
-    def __init__(self, on_text: Callable[[str], None], on_thought: Callable[[str], None]) -> None:
-        self.on_text = on_text
-        self.on_thought = on_thought
+    def __init__(self, on_text: Callable[[str], None], on_thought: Callable[[str], None], most: int) -> None:
+        self.on_text, self.on_thought = on_text, on_thought
+        self.most_characters = most
         self.answer = Assembly()
         self.visible: textprotocol.Visible | None = None
         self.billed = False
