@@ -43,7 +43,7 @@ DEFAULT_OUTPUT_TOKENS: Final = 16_384
 _LEAST_OUTPUT_TOKENS: Final = 1_024
 """Asked for even where the estimate says that the context is full: the estimate may be wrong, the provider knows."""
 _ATTEMPTS: Final = 4
-_CHARACTERS: Final = 16  # A token, on the average: what goes on beyond its limit at that length has ignored the limit.
+_CHARACTERS: Final = 40  # No answer has tokens so long on the average: one that goes on beyond that ignores its limit.
 _LONGEST_WAIT_SECONDS: Final = 60.0
 _LONGEST_GOODBYE_SECONDS: Final = 1.0
 """How long a cancelled call waits for its connection to be closed, which takes a few milliseconds."""
