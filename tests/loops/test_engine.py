@@ -123,6 +123,23 @@ async def test_an_l3_commit_goes_ahead_verified_and_on_its_list(
     assert not report.should_deliver()
 
 
+async def test_an_l3_request_that_was_pushed_but_not_opened_is_said(
+    room: Room, own_home: Path, model: ModelServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if (await room.workspace.workshop.isolation()).level != "process":
+        pytest.skip("there is no jail here")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    git(tmp_path, "init", "-q", "--bare", "remote.git")
+    git(room.path, "remote", "add", "origin", str(tmp_path / "remote.git"))
+    git(room.path, "push", "-q", "origin", "HEAD:main")
+    write_loop(loops(own_home), "asker", level="L3-unattended", action="open-pr", allow="[open-pr]")
+    model._script = plays([tools(EDIT), text(MADE)], CHECKED)
+    report = await room.round("asker")
+    assert report.outcome.type == "proceeded", report
+    assert f"selfloop/asker/{report.run_id}" in git(tmp_path / "remote.git", "branch", "--list")
+    assert any("no pull request is known to be open" in said and "asker" in said for said in room.notices())
+
+
 @pytest.mark.parametrize(
     ("checker", "why"),
     [

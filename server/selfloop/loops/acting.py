@@ -225,7 +225,9 @@ class Acting:
             if kind == "apply-patch":
                 return await self._apply(one, changes)
             for action in actions:
-                await executors.act(action, changes if action.changes_digest is not None else ())
+                receipt = await executors.act(action, changes if action.changes_digest is not None else ())
+                if not receipt.delivered:  # A report of what went ahead is sent nowhere.
+                    self.means.say("warning", f"{one.spec.name}: {receipt.summary}")
         return {}
 
     async def _apply(self, one: Round, changes: Sequence[FileChange]) -> Result:
