@@ -26,7 +26,7 @@ else:
     from scripted_model import ScriptedModel
 
 PROJECT = Path("/judge/project")
-CANCEL_SECONDS = 8.0
+CANCEL_SECONDS = 20.0
 
 
 class Canary:
