@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,9 @@ async def test_without_sessions_there_is_nothing_to_learn(room: SelfRoom, model:
 async def test_torn_and_foreign_bytes_are_survived_and_only_unreadable_sessions_end_in_a_sentence(
     room: SelfRoom, model: ModelServer
 ) -> None:
-    dumb, torn = room.say("Grüße, 你好 🙂"), room.say("Über allen Gipfeln")
+    dumb = room.say("Grüße, 你好 🙂")
+    await asyncio.sleep(0.002)  # Ids of one millisecond are in no order.
+    torn = room.say("Über allen Gipfeln")
     sessions = room.workspace.sessions
     (sessions.folder(dumb) / "traj.jsonl").write_bytes(b"\xff\xfe no line at all\n\x00\x01")
     with (sessions.folder(torn) / "traj.jsonl").open("ab") as file:
