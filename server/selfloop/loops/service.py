@@ -110,7 +110,7 @@ class LoopService:
                 group.create_task(self.scheduler.serve(), name="schedule of loops")
                 group.create_task(self._watch.serve(), name="watch for loops")
                 group.create_task(self.catalogue.watch(self._changed), name="watch of loop files")
-                self._tell_untold()
+                self._spawn(self._tell_untold(), "telling of what a kill has kept from being told")
                 await asyncio.sleep(0)  # The schedule runs now: what it takes up by itself has begun.
                 self._take_up()
                 for record in self.means.gates.questions.unsettled():
@@ -143,7 +143,7 @@ class LoopService:
         waiting = {record.run_id for record in self.means.gates.list("open") if record.run_id is not None}
         await asyncio.to_thread(self.rounds.prune, self.means.retention_days(), keep=waiting)
 
-    def _tell_untold(self) -> None:
+    async def _tell_untold(self) -> None:
         """Tell the reports that a kill has kept from being told."""
         for record in self.rounds.untold():
             report = self.report(record.run_id)
